@@ -1,0 +1,1 @@
+"""One module per chapter; each holds a dictionary EXERCISES."""

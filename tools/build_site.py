@@ -1,0 +1,82 @@
+"""Build the HTML site from stored outputs, or serve it on 127.0.0.1.
+
+python tools/build_site.py build [--out FOLDER]
+python tools/build_site.py serve [--port 8000]
+"""
+
+import argparse
+import functools
+import http.server
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from _book import ROOT, fail
+
+SITE = ROOT / "_build" / "html"
+
+
+def build(out: Path | None = None, root: Path = ROOT) -> Path:
+    """Build with warnings as errors; no notebook is executed.
+
+    Args:
+        out: folder that receives ``_build``; None is the project itself.
+        root: the book's source folder.
+
+    Returns:
+        Path of the landing page.
+    """
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(root)]
+    command += ["-W", "-n", "--keep-going", "-q"]
+    if out:
+        command += ["--path-output", str(out)]
+    start = time.perf_counter()
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    index = (out / "_build" / "html" if out else root / "_build" / "html") / "index.html"
+    if run.returncode or not index.exists():
+        words = [x for x in (run.stdout + run.stderr).splitlines() if x.strip()]
+        said = [x for x in words if "WARNING" in x or "ERROR" in x] or words[-30:]
+        fail("the site does not build:\n" + "\n".join(said))
+    pages = len(list(index.parent.rglob("*.html")))
+    print(f"{pages} pages in {time.perf_counter() - start:.0f} s, no notebook executed")
+    return index
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """Say nothing per request."""
+
+
+def server(port: int, folder: Path = SITE) -> http.server.ThreadingHTTPServer:
+    """Return a server of the built site, bound to 127.0.0.1; port 0 picks one."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one of the two commands."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["build", "serve"])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--port", type=int, default=8000)
+    args = parser.parse_args(argv)
+    if args.command == "build":
+        print(f"the book: {build(args.out)}")
+        return 0
+    if not (SITE / "index.html").exists():
+        fail("there is no site yet; run: make book")
+    try:
+        httpd = server(args.port)
+    except OSError as error:
+        fail(f"port {args.port}: {error.strerror}; choose another: make read PORT=8001")
+    print(f"the book: http://127.0.0.1:{httpd.server_port}/  (Ctrl+C stops)", flush=True)
+    try:
+        httpd.serve_forever()
+    except KeyboardInterrupt:
+        print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
