@@ -8,6 +8,10 @@ import os
 import random
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __version__ = "0.1.0"
 __all__ = ["setup"]
@@ -15,7 +19,7 @@ __all__ = ["setup"]
 _STYLE = Path(__file__).parent / "book.mplstyle"
 
 
-def setup(seed: int = 0):  # noqa: ANN201 - NumPy is imported inside
+def setup(seed: int = 0) -> "np.random.Generator":
     """Make a chapter reproducible: seed, threads, offline mode, figure style.
 
     Call it once, in the first cell. It pins NumPy's BLAS and (if imported

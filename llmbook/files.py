@@ -14,15 +14,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     A rename inside one folder is atomic: a reader sees the old file or the new
     one. When the block raises, the temporary file goes and the old one stays.
-
-    Args:
-        path: the file to write; its folder must exist.
-
-    Yields:
-        The path to write to, in the same folder.
-
-    Raises:
-        FileNotFoundError: when the folder does not exist.
+    Raises FileNotFoundError when the folder does not exist.
 
     To be built in ch-pretraining-run.
     """

@@ -27,9 +27,7 @@ __all__ = [
 class Sampling:
     """How tokens are chosen and when to stop. The default is greedy.
 
-    Raises:
-        ValueError: when a field is out of range; says which.
-
+    Raises ValueError when a field is out of range.
     To be built in ch-language-models-as-probability.
     """
 
@@ -42,34 +40,25 @@ class Sampling:
     seed: int = 0  # of the generator that draws; unused when greedy
 
     def __post_init__(self) -> None:
-        ranges = {
-            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-            "temperature": (self.temperature >= 0, "0 (greedy) or above"),
-            "top_k": (self.top_k >= 0, "0 (all tokens) or above"),
-            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "stop": (
-                not isinstance(self.stop, str) and all(self.stop),
-                "a tuple of non-empty strings",
-            ),
-        }
-        for name, (fine, wanted) in ranges.items():
+        strings = isinstance(self.stop, tuple) and all(self.stop)
+        for name, fine, wanted in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", self.temperature >= 0, "0 (greedy) or above"),
+            ("top_k", self.top_k >= 0, "0 (all tokens) or above"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("stop", strings, "a tuple of non-empty strings"),
+        ):
             if not fine:
-                raise ValueError(
-                    f"Sampling.{name} = {getattr(self, name)!r} must be {wanted}"
-                )
+                value = getattr(self, name)
+                raise ValueError(f"Sampling.{name} = {value!r}: must be {wanted}")
 
 
 def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """Set the logits of unlikely tokens to −inf: first top-k, then top-p.
+    """Set the logits (B, V) of unlikely tokens to −inf: first top-k, then top-p.
 
-    Args:
-        logits: (B, V).
-        top_k: tokens to keep, 0 for all; equals of the k-th stay too.
-        top_p: keep the most likely tokens until their probability reaches this;
-            the one that crosses the line stays, so at least one always does.
-
-    Returns:
-        A new tensor (B, V).
+    Top-k keeps the k most likely tokens and the equals of the k-th; 0 keeps all.
+    Top-p keeps the most likely tokens until their probability reaches ``top_p``; the
+    one that crosses the line stays, so at least one always does.
 
     Source: Fan, Lewis and Dauphin (2018) for top-k; Holtzman et al. (2020) for top-p.
     To be built in ch-language-models-as-probability.
@@ -88,16 +77,10 @@ def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
 def choose(
     logits: Tensor, sampling: Sampling, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Choose one token per row.
+    """Choose one token per row of logits (B, V); ids (B,) on the same device.
 
-    Args:
-        logits: (B, V).
-        sampling: temperature, top_k and top_p are used, in this order.
-        generator: CPU generator to draw from; not needed for greedy choice.
-
-    Returns:
-        Ids (B,), on the device of ``logits``.
-
+    Applies temperature, top-k and top-p, in this order, and draws from ``generator``,
+    a CPU generator that greedy choice does not need.
     To be built in ch-language-models-as-probability.
     """
     if sampling.temperature == 0:
@@ -117,7 +100,7 @@ def _steps(
     for prompt in prompts:
         if len(prompt) == 0:
             raise ValueError(
-                "empty prompt: give at least one token, for example an end-of-text token"
+                "empty prompt: give at least one token, such as an end-of-text token"
             )
         if not 0 <= min(prompt) <= max(prompt) < vocab_size:
             raise ValueError(
@@ -146,20 +129,11 @@ def _steps(
 def stream(
     model: Decoder, prompt: Sequence[int], sampling: Sampling | None = None
 ) -> Iterator[int]:
-    """Yield new ids one at a time, as soon as each is chosen.
+    """Yield new ids one at a time, without the prompt and without a stop id.
 
-    Args:
-        model: the decoder, on any device.
-        prompt: ids of the prompt, at least one.
-        sampling: how to choose; greedy if None. ``stop`` needs text and is ignored.
-
-    Yields:
-        New ids, without the prompt and without a stop id.
-
-    Raises:
-        ValueError: on an empty prompt, an id outside the vocabulary, or a prompt
-            that leaves no room for ``max_new_tokens``.
-
+    ``sampling`` is greedy if None; its ``stop`` strings need text and are ignored.
+    Raises ValueError on an empty prompt, an id outside the vocabulary, or a prompt
+    that leaves no room for ``max_new_tokens``.
     To be built in ch-language-models-as-probability.
     """
     sampling = sampling or Sampling()
@@ -172,10 +146,7 @@ def stream(
 def generate(
     model: Decoder, prompt: Sequence[int], sampling: Sampling | None = None
 ) -> list[int]:
-    """All ids that ``stream`` yields; same arguments and errors.
-
-    Returns:
-        New ids, without the prompt.
+    """Return all ids that ``stream`` yields; same arguments and errors.
 
     To be built in ch-language-models-as-probability.
     """
@@ -185,22 +156,10 @@ def generate(
 def generate_batch(
     model: Decoder, prompts: Sequence[Sequence[int]], sampling: Sampling | None = None
 ) -> list[list[int]]:
-    """Continue several prompts; those of equal length share one pass and cache.
+    """Continue several prompts; returns the new ids of each, in the order given.
 
-    Greedy rows equal those of ``generate``. Drawn rows share a generator, so they
-    depend on the company they are in.
-
-    Args:
-        model: the decoder.
-        prompts: ids of each prompt, of any lengths.
-        sampling: how to choose; greedy if None.
-
-    Returns:
-        New ids of each prompt, in the order given, without stop ids.
-
-    Raises:
-        ValueError: as ``stream``.
-
+    Prompts of equal length share one pass and one cache. Greedy rows equal those of
+    ``generate``; drawn rows depend on the company they are in. Errors as ``stream``.
     To be built in ch-language-models-as-probability.
     """
     sampling = sampling or Sampling()
@@ -227,21 +186,9 @@ def stream_text(
     """Yield the continuation as text, piece by piece.
 
     A piece waits until its UTF-8 characters are complete and it can no longer be
-    the beginning of a stop string. Bytes that are no UTF-8 show as U+FFFD.
-
-    Args:
-        model: the decoder.
-        tokenizer: the one the model was trained with.
-        prompt: text to continue, not empty.
-        sampling: how to choose; greedy if None.
-
-    Yields:
-        Non-empty strings; together the text before the first stop string.
-
-    Raises:
-        ValueError: as ``stream``, and when the tokenizer and the model differ in
-            vocabulary size.
-
+    the beginning of a stop string; the stop string itself is left out. Bytes that
+    are no UTF-8 show as U+FFFD. Raises ValueError as ``stream`` does, and when
+    tokenizer and model differ in vocabulary size.
     To be built in ch-language-models-as-probability.
     """
     sampling = sampling or Sampling()
@@ -270,19 +217,13 @@ def stream_text(
 
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of ``text`` that begins ``stop``."""
-    return max(
-        (n for n in range(1, len(stop)) if text.endswith(stop[:n])),
-        default=0,
-    )
+    return max((n for n in range(len(stop)) if text.endswith(stop[:n])), default=0)
 
 
 def complete(
     model: Decoder, tokenizer: Tokenizer, prompt: str, sampling: Sampling | None = None
 ) -> str:
-    """The whole text that ``stream_text`` yields; same arguments and errors.
-
-    Returns:
-        The continuation, without the prompt.
+    """Return all text that ``stream_text`` yields; same arguments and errors.
 
     To be built in ch-language-models-as-probability.
     """

@@ -30,9 +30,7 @@ _FORMAT = "llmbook decoder 1"
 class Config:
     """Shape of a decoder. ``Config.dial(depth)`` sets all of it by one number.
 
-    Raises:
-        ValueError: when the sizes do not fit together; says which, and how.
-
+    Raises ValueError when the sizes do not fit together.
     To be built in ch-modern-decoder.
     """
 
@@ -48,16 +46,13 @@ class Config:
     tie_embeddings: bool = True  # one matrix reads tokens in and predicts them
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if field.name != "tie_embeddings" and not getattr(self, field.name) > 0:
-                raise ValueError(
-                    f"Config.{field.name} must be positive, not "
-                    f"{getattr(self, field.name)!r}"
-                )
+        for name, value in vars(self).items():
+            if name != "tie_embeddings" and not value > 0:
+                raise ValueError(f"Config.{name} must be positive, not {value!r}")
         if self.d_model % self.n_heads or self.d_head % 2:
             raise ValueError(
-                f"d_model {self.d_model} / n_heads {self.n_heads} is the width of a head "
-                "and must be an even whole number (RoPE turns pairs): change either"
+                f"d_model {self.d_model} / n_heads {self.n_heads}, the width of a "
+                "head, must be even and whole (RoPE turns pairs): change either"
             )
         if self.n_heads % self.n_kv_heads:
             raise ValueError(
@@ -76,20 +71,7 @@ class Config:
 
         D = 64 · depth with heads of 64; two query heads share one key-value head
         where the depth is even; the feed-forward is 8/3 · D rounded up to 64s.
-        Depth 2 trains in a minute on a CPU; depth 12 has the size of GPT-2 small.
-
-        Args:
-            depth: number of layers, at least 1.
-            vocab_size: tokens in the vocabulary.
-            max_len: longest sequence in tokens.
-
-        Returns:
-            The configuration.
-
-        Raises:
-            ValueError: when an argument is not positive.
-
-        To be built in ch-modern-decoder.
+        Depth 2 trains in a minute on a CPU; depth 12 is as wide as GPT-2 small.
         """
         d_model = 64 * depth
         return cls(
@@ -104,19 +86,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Config":
-        """Build a configuration from a dictionary, refusing what it does not know.
-
-        Args:
-            values: field name to value; fields left out keep their default.
-
-        Returns:
-            The configuration.
-
-        Raises:
-            ValueError: on an unknown field, with the nearest known one.
-
-        To be built in ch-modern-decoder.
-        """
+        """Build a configuration; ValueError on an unknown field, naming the nearest."""
         known = [field.name for field in dataclasses.fields(cls)]
         for name in values:
             if name not in known:
@@ -129,48 +99,27 @@ class Config:
 class KVCache:
     """Keys and values of the tokens seen so far, so that each is computed once.
 
-    Room for ``max_len`` tokens is allocated at once. For inference only: the
+    ``keys`` and ``values`` are (n_layers, B, H_kv, max_len, d_head), allocated at
+    once with the dtype and device of ``like`` (CPU float32 if None); ``length`` is
+    the number of tokens stored, the position of the next. For inference only: the
     tensors are overwritten in place, which backpropagation cannot follow.
-
-    Args:
-        config: the decoder's configuration.
-        batch_size: B, number of sequences.
-        like: a tensor whose dtype and device the cache takes; CPU float32 if None.
-
-    Attributes:
-        keys: (n_layers, B, H_kv, max_len, d_head).
-        values: the same shape.
-        length: tokens stored so far, the position of the next token.
-
     To be built in ch-modern-decoder.
     """
 
     def __init__(
         self, config: Config, batch_size: int, like: Tensor | None = None
     ) -> None:
-        shape = (
-            config.n_layers,
-            batch_size,
-            config.n_kv_heads,
-            config.max_len,
-            config.d_head,
-        )
+        c = config
+        shape = (c.n_layers, batch_size, c.n_kv_heads, c.max_len, c.d_head)
         like = torch.empty(0) if like is None else like
         self.keys = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.values = torch.zeros_like(self.keys)
         self.length = 0
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new keys and values of one layer and return all so far.
+        """Store one layer's new (B, H_kv, T, d_head); return all (B, H_kv, S, d_head).
 
-        Args:
-            layer: index of the layer.
-            k: (B, H_kv, T, d_head), keys of the new tokens.
-            v: the same shape.
-
-        Returns:
-            Keys and values, each (B, H_kv, S, d_head) with S = length + T. The
-            model advances ``length`` once all layers have stored.
+        S is length + T. The model advances ``length`` once all layers have stored.
         """
         end = self.length + k.shape[2]
         self.keys[layer, :, :, self.length : end] = k
@@ -276,16 +225,15 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A Llama-style language model: tokens in, logits of the next token out.
+    """A decoder-only language model: tokens in, logits of the next token out.
 
     Weights start normal with standard deviation 0.02, those that write to the
     residual stream smaller by √(2 · n_layers) (Radford et al., 2019).
-
-    Args:
-        config: its shape.
-
     To be built in ch-modern-decoder.
     """
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -323,8 +271,6 @@ class Decoder(nn.Module):
         Raises:
             ValueError: when there is no token, or cached and new tokens together
                 exceed ``config.max_len``.
-
-        To be built in ch-modern-decoder.
         """
         start = 0 if cache is None else cache.length
         end = start + tokens.shape[1]
@@ -346,14 +292,10 @@ class Decoder(nn.Module):
         return F.linear(self.norm(x), head.weight)  # (B, T, V)
 
     def save(self, path: str | Path, tokenizer: str = "") -> None:
-        """Write weights and configuration to one safetensors file.
+        """Write weights and configuration to a safetensors file, whole or not at all.
 
-        Args:
-            path: file to write; an old file is replaced only by a whole new one.
-            tokenizer: ``Tokenizer.fingerprint`` of the tokenizer it was trained
-                with, "" if there is none.
-
-        To be built in ch-modern-decoder.
+        ``tokenizer`` is the ``Tokenizer.fingerprint`` of the tokenizer the model was
+        trained with, "" if there is none.
         """
         about = {
             "format": _FORMAT,
@@ -365,28 +307,12 @@ class Decoder(nn.Module):
             save_file(state, temporary, metadata=about)
 
     @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        tokenizer: str = "",
-        dtype: torch.dtype = torch.float32,
-    ) -> "Decoder":
-        """Read a model that ``save`` wrote.
+    def load(cls, path: str | Path, tokenizer: str = "") -> "Decoder":
+        """Read a model that ``save`` wrote, as float32 on the CPU.
 
-        Args:
-            path: the safetensors file.
-            tokenizer: fingerprint of the tokenizer you will use, to be compared
-                with the one on file; "" skips the comparison.
-            dtype: type of the weights in memory, whatever it is on disk.
-
-        Returns:
-            The model, on the CPU.
-
-        Raises:
-            ValueError: when the file is truncated, not ours, of an unknown
-                configuration, or trained with another tokenizer.
-
-        To be built in ch-modern-decoder.
+        ``tokenizer`` is the fingerprint of the tokenizer you will use, compared with
+        the one on file; "" skips the comparison. Raises ValueError when they differ,
+        or the file is truncated, not ours, or has an unknown configuration field.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"no model file {path}: check the path")
@@ -401,14 +327,14 @@ class Decoder(nn.Module):
             ) from error
         if about.get("format") != _FORMAT:
             raise ValueError(
-                f"{path} is not a file of Decoder.save (format {_FORMAT!r}): for a "
-                "Hugging Face model copy the weights by name"
+                f"{path} is not a file of Decoder.save (format {_FORMAT!r}): copy the "
+                "weights of another library by name"
             )
         if tokenizer and tokenizer != about["tokenizer"]:
             raise ValueError(
-                f"{path} was trained with tokenizer {about['tokenizer'][:8] or '(none)'}, "
-                f"you bring {tokenizer[:8]}: load the tokenizer saved beside the model"
+                f"{path} belongs to tokenizer {about['tokenizer'][:8] or 'unknown'}, "
+                f"not {tokenizer[:8]}: load the tokenizer saved beside the model"
             )
-        model = cls(Config.from_dict(json.loads(about["config"]))).to(dtype)
+        model = cls(Config.from_dict(json.loads(about["config"])))
         model.load_state_dict(state)
         return model

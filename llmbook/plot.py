@@ -45,7 +45,9 @@ def heatmap(
     """
     values = np.asarray(matrix, dtype=float)
     if values.ndim != 2 or not np.isfinite(values).any():
-        raise ValueError(f"heatmap: needs a 2-D matrix with numbers, got {values.shape}")
+        raise ValueError(
+            f"heatmap: needs a 2-D matrix with numbers, got {values.shape}"
+        )
     finite = values[np.isfinite(values)]
     low = finite.min() if vmin is None else vmin
     high = finite.max() if vmax is None else vmax
@@ -69,7 +71,9 @@ def heatmap(
 class Slider:
     """A strip of figures with one native range input; displays itself."""
 
-    def __init__(self, frames: list[bytes], texts: list[str], label: str, alt: str):
+    def __init__(
+        self, frames: list[bytes], texts: list[str], label: str, alt: str
+    ) -> None:
         self.frames, self.texts, self.label, self.alt = frames, texts, label, alt
 
     def __repr__(self) -> str:
@@ -79,7 +83,7 @@ class Slider:
     def _repr_html_(self) -> str:
         images = "".join(
             f"<img src='data:image/png;base64,{base64.b64encode(f).decode()}' "
-            f"alt='{_e(self.alt)} {_e(self.label)} = {_e(t)}'{'' if i == 0 else ' hidden'}>"
+            f"alt='{_e(self.alt)} {_e(self.label)} = {_e(t)}'{' hidden' if i else ''}>"
             for i, (f, t) in enumerate(zip(self.frames, self.texts, strict=True))
         )
         # Everything the input needs hangs on its own element: no ids, no library.
@@ -93,8 +97,8 @@ class Slider:
         return (
             "<div class='llmbook-slider'><label>"
             f"<span>{_e(self.label)} = <output>{_e(self.texts[0])}</output></span>"
-            f"<input type='range' min='0' max='{len(self.texts) - 1}' value='0' step='1' "
-            f"style='width:100%' aria-valuetext='{_e(self.texts[0])}' "
+            f"<input type='range' min='0' max='{len(self.texts) - 1}' value='0' "
+            f"step='1' style='width:100%' aria-valuetext='{_e(self.texts[0])}' "
             f'oninput="{html.escape(move, quote=True)}"></label>{images}</div>'
         )
 

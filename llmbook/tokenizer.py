@@ -45,9 +45,8 @@ def train_bpe(
 ) -> "Tokenizer":
     """Learn byte-pair merges: join the most frequent pair, again and again.
 
-    Pairs are counted inside pieces, weighted by how often the piece occurs.
-    Counts are updated only for pieces that held the merged pair. Of equally
-    frequent pairs the one with the smallest ids goes first.
+    Pairs are counted inside pieces; a merge updates the counts of the pieces it
+    touches, no others. Of equally frequent pairs the smallest ids go first.
 
     Args:
         texts: one text or many; pieces never span two texts.
@@ -55,13 +54,8 @@ def train_bpe(
             is smaller when the text runs out of pairs.
         special_tokens: strings kept whole, numbered last, cut out of the text.
 
-    Returns:
-        A tokenizer with ids 0..255 for bytes, then merges in the order learned,
-        then special tokens.
-
     Raises:
-        ValueError: when ``vocab_size`` has no room for the 256 bytes and the
-            special tokens.
+        ValueError: when ``vocab_size`` has no room for bytes and special tokens.
 
     Source: Sennrich, Haddow and Birch (2016); byte-level form Radford et al. (2019).
     To be built in ch-tokenization.
@@ -69,8 +63,8 @@ def train_bpe(
     smallest = 256 + len(special_tokens)
     if vocab_size < smallest:
         raise ValueError(
-            f"vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} "
-            f"special tokens need {smallest}; every further token is one merge"
+            f"vocab_size {vocab_size} is too small: ask for at least {smallest}, 256 "
+            f"bytes and {len(special_tokens)} special tokens; the rest becomes merges"
         )
     frequency: Counter[str] = Counter()
     for text in [texts] if isinstance(texts, str) else texts:
@@ -119,19 +113,10 @@ def train_bpe(
 class Tokenizer:
     """Byte-level BPE with a fixed list of merges.
 
-    Args:
-        merges: pairs of ids; merge number m makes id 256 + m out of earlier ids.
-        special_tokens: strings such as ``"<|endoftext|>"``, numbered after the merges.
-
-    Attributes:
-        merges: the pairs, in the order learned.
-        special: special token to id.
-        tokens: the bytes of each id, a list of length ``vocab_size``.
-
-    Raises:
-        ValueError: when a merge uses an id that does not exist yet, a merge or
-            special token occurs twice, or a special token is empty.
-
+    Merge number m makes id 256 + m out of two earlier ids; special tokens such as
+    ``"<|endoftext|>"`` are numbered after the merges. ``special`` maps them to ids,
+    ``tokens`` lists the bytes of each id. Raises ValueError when a merge uses an id
+    that does not exist yet, or a merge or special token is repeated or empty.
     To be built in ch-tokenization.
     """
 
@@ -141,18 +126,19 @@ class Tokenizer:
         self.merges: list[Pair] = [(int(a), int(b)) for a, b in merges]
         self.tokens: list[bytes] = [bytes([b]) for b in _BYTES]
         for a, b in self.merges:
-            if not (0 <= a < len(self.tokens) and 0 <= b < len(self.tokens)):
+            if not 0 <= min(a, b) <= max(a, b) < len(self.tokens):
                 raise ValueError(
-                    f"merge {len(self.tokens) - 256} joins {(a, b)}, but only ids below "
-                    f"{len(self.tokens)} exist by then: the merges are out of order"
+                    f"merge {(a, b)} uses an id that does not exist yet: keep the merges "
+                    "in the order they were learned"
                 )
             self.tokens.append(self.tokens[a] + self.tokens[b])
         self._rank = {pair: m for m, pair in enumerate(self.merges)}
         self.special = {s: len(self.tokens) + i for i, s in enumerate(special_tokens)}
-        if len(self._rank) < len(self.merges) or "" in self.special:
-            raise ValueError("merges must differ and special tokens must not be empty")
-        if len(self.special) < len(special_tokens):
-            raise ValueError(f"special tokens must differ: {list(special_tokens)}")
+        distinct = len(self._rank) + len(self.special)
+        if distinct < len(self.merges) + len(special_tokens) or "" in self.special:
+            raise ValueError(
+                "a merge or special token is given twice, or empty: drop it"
+            )
         self.tokens += [s.encode() for s in special_tokens]
         self._cache: dict[bytes, list[int]] = {}
 
@@ -163,25 +149,15 @@ class Tokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that change with any merge or special token.
-
-        A checkpoint stores them, so that it is never fed another tokenizer's ids.
-        """
+        """Hash of merges and special tokens, stored in checkpoints to tell misuse."""
         content = json.dumps([self.merges, list(self.special)])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def encode(self, text: str | bytes, special: bool = False) -> list[int]:
-        """Turn text into ids.
+        """Turn any string or bytes, valid UTF-8 or not, into ids; empty into none.
 
-        Args:
-            text: any string, or any bytes (they need not be valid UTF-8).
-            special: whether special tokens written out in ``text`` become their
-                id. Leave it off for text from users, or they can forge them.
-
-        Returns:
-            Ids in 0..vocab_size - 1; empty for empty text.
-
-        To be built in ch-tokenization.
+        With ``special`` on, special tokens written out in ``text`` become their id.
+        Leave it off for text from users, or they can forge them.
         """
         if isinstance(text, bytes):  # an invalid byte becomes a lone surrogate and back
             text, errors = text.decode("utf-8", "surrogateescape"), "surrogateescape"
@@ -212,19 +188,7 @@ class Tokenizer:
         return ids
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Join the bytes of each id: the exact inverse of ``encode``.
-
-        Args:
-            ids: ids in 0..vocab_size - 1.
-
-        Returns:
-            The bytes; they may end inside a character.
-
-        Raises:
-            ValueError: on an id outside the vocabulary.
-
-        To be built in ch-tokenization.
-        """
+        """Undo ``encode`` exactly; ValueError on an id outside 0..vocab_size - 1."""
         ids = list(ids)
         for i in ids:
             if not 0 <= i < self.vocab_size:
@@ -235,68 +199,35 @@ class Tokenizer:
         return b"".join(self.tokens[i] for i in ids)
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
-        """Turn ids into text.
+        """Turn ids into text, the one that was encoded if it was valid Unicode.
 
-        Args:
-            ids: ids in 0..vocab_size - 1.
-            errors: what becomes of bytes that are no UTF-8, as in
-                ``bytes.decode``. ``"replace"`` can always be printed;
-                ``"surrogatepass"`` gives back strings with lone surrogates.
-
-        Returns:
-            The text; equal to what was encoded when that was valid Unicode.
-
-        Raises:
-            ValueError: on an id outside the vocabulary.
-
-        To be built in ch-tokenization.
+        ``errors`` says what becomes of bytes that are no UTF-8: ``"replace"`` can
+        always be printed, ``"surrogatepass"`` gives back lone surrogates.
         """
         return self.decode_bytes(ids).decode("utf-8", errors)
 
     def save(self, path: str | Path) -> None:
-        """Write merges and special tokens as JSON; an old file is replaced whole.
-
-        Args:
-            path: file to write, by custom ``tokenizer.json``.
-
-        To be built in ch-tokenization.
-        """
-        content = {
-            "format": _FORMAT,
-            "special_tokens": list(self.special),
-            "merges": self.merges,
-        }
+        """Write merges and special tokens as JSON; an old file is replaced whole."""
+        content = {"format": _FORMAT, "merges": self.merges, "special": [*self.special]}
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Read a tokenizer that ``save`` wrote.
-
-        Args:
-            path: the JSON file.
-
-        Returns:
-            A tokenizer with the same ids and fingerprint.
-
-        Raises:
-            ValueError: when the file is truncated or not ours.
-
-        To be built in ch-tokenization.
-        """
+        """Read what ``save`` wrote; ValueError when it is truncated or not ours."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(
-                f"{path} is truncated or not JSON ({error}): copy it again, or train the "
-                "tokenizer again with train_bpe"
+                f"{path} is truncated or not JSON ({error}): copy it again, or train "
+                "the tokenizer again with train_bpe"
             ) from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise ValueError(
-                f"{path} is not a file of Tokenizer.save (format {_FORMAT!r}): files of "
-                "other libraries are read by those libraries"
+                f"{path} is not a file of Tokenizer.save (format {_FORMAT!r}): read it "
+                "with the library that wrote it"
             )
-        return cls(content["merges"], content["special_tokens"])
+        return cls(content["merges"], content["special"])
 
 
 def _byte_ids(piece: bytes) -> list[int]:

@@ -34,17 +34,15 @@ _FORMAT = "llmbook training 1"
 class TrainConfig:
     """Everything that decides a run, next to the model and the data.
 
-    Raises:
-        ValueError: when a field is out of range; says which, and how to mend it.
-
+    Raises ValueError when a field is out of range.
     To be built in ch-pretraining-run.
     """
 
     n_steps: int = 1000  # updates of the weights
     batch_size: int = 16  # sequences per update
     accumulate: int = 1  # pieces a batch is cut into when memory is short
-    seq_len: int = 128  # tokens per sequence
-    lr: float = 2e-3  # learning rate at the end of the warmup
+    seq_len: int = 64  # tokens per sequence
+    lr: float = 3e-3  # learning rate at the end of the warmup
     warmup: int = 50  # steps from 0 to lr, linearly
     final_lr: float = 0.1  # learning rate at the end, as a fraction of lr
     weight_decay: float = 0.1  # of matrices; gains of norms do not decay
@@ -56,20 +54,11 @@ class TrainConfig:
     seed: int = 0  # of the order of the data
 
     def __post_init__(self) -> None:
-        for name in (
-            "n_steps",
-            "batch_size",
-            "accumulate",
-            "seq_len",
-            "lr",
-            "clip",
-            "eval_every",
-            "checkpoint_every",
-        ):
-            if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"TrainConfig.{name} must be positive, not {getattr(self, name)!r}"
-                )
+        may_be_zero = ("warmup", "final_lr", "weight_decay", "eval_tokens", "seed")
+        for name, value in vars(self).items():
+            low = min(value) if name == "betas" else value
+            if low < 0 or (low == 0 and name not in may_be_zero):
+                raise ValueError(f"TrainConfig.{name} must be positive, not {value!r}")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} does not split into {self.accumulate} "
@@ -91,27 +80,18 @@ class Data:
 
     @classmethod
     def from_texts(cls, train: str, valid: str, tokenizer: Tokenizer) -> "Data":
-        """Encode two texts.
+        """Encode a text to learn from and a held-out text, ids as int32.
 
-        Args:
-            train: text to learn from; special tokens written in it become their id.
-            valid: held-out text, the same way.
-            tokenizer: trained on ``train`` only, else the held-out text is not new.
-
-        Returns:
-            The data, ids as int32.
-
-        To be built in ch-pretraining-run.
+        Special tokens written out in the texts become their id. The tokenizer must
+        be trained on ``train`` alone, else the held-out text is not new to it.
         """
-        sizes = [len(token) for token in tokenizer.tokens]
-        for i in tokenizer.special.values():
-            sizes[i] = 0
-        return cls(
-            train=np.array(tokenizer.encode(train, special=True), dtype=np.int32),
-            valid=np.array(tokenizer.encode(valid, special=True), dtype=np.int32),
-            token_bytes=np.array(sizes),
-            tokenizer=tokenizer.fingerprint,
+        sizes = np.array([len(token) for token in tokenizer.tokens])
+        sizes[list(tokenizer.special.values())] = 0
+        ids, held_out = (
+            np.array(tokenizer.encode(text, special=True), dtype=np.int32)
+            for text in (train, valid)
         )
+        return cls(ids, held_out, sizes, tokenizer.fingerprint)
 
     @property
     def fingerprint(self) -> str:
@@ -139,26 +119,16 @@ class History:
 def get_batch(
     tokens: np.ndarray, batch_size: int, seq_len: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Cut sequences out of a long array at random places.
+    """Cut B sequences of T tokens out of an array (N,), each start equally likely.
 
-    Args:
-        tokens: (N,) ids, N > seq_len.
-        batch_size: B, number of sequences.
-        seq_len: T, tokens per sequence.
-        rng: draws the places, each start equally likely.
-
-    Returns:
-        Inputs (B, T) and targets (B, T), int64; targets are one token ahead.
-
-    Raises:
-        ValueError: when the array is too short for one sequence and its target.
-
+    Returns inputs (B, T) and targets (B, T), one token ahead, int64. Raises
+    ValueError when N ≤ T: a sequence needs a token after it.
     To be built in ch-pretraining-run.
     """
     if len(tokens) <= seq_len:
         raise ValueError(
-            f"{len(tokens)} tokens are too few for sequences of {seq_len} and the token "
-            "after: bring more text or lower seq_len"
+            f"{len(tokens)} tokens are too few for a sequence of {seq_len} and the one "
+            "after it: bring more text or lower seq_len"
         )
     starts = rng.integers(0, len(tokens) - seq_len, size=batch_size)
     rows = np.stack([tokens[s : s + seq_len + 1] for s in starts])  # (B, T + 1)
@@ -167,14 +137,9 @@ def get_batch(
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warmup, then half a cosine down to ``final_lr`` · ``lr``.
+    """Linear warmup, then half a cosine from ``lr`` down to ``final_lr`` · ``lr``.
 
-    Args:
-        step: update to come, 0..n_steps - 1.
-        config: n_steps, warmup, lr and final_lr are used.
-
-    Returns:
-        The learning rate of this update; ``lr`` at step ``warmup``.
+    ``step`` is the update to come, 0..n_steps - 1; ``lr`` is reached at ``warmup``.
 
     Source: Loshchilov and Hutter (2017) for the cosine.
     To be built in ch-pretraining-run.
@@ -195,44 +160,25 @@ def bits_per_byte(
 ) -> float:
     """Cross-entropy in bits per byte of text: comparable across tokenizers.
 
-    The array is cut into windows of ``seq_len`` that share no target; every token
-    but the first is predicted once, from what precedes it in its window. The cost
-    of special tokens counts, their bytes do not.
-
-    Args:
-        model: the decoder.
-        tokens: (M,) held-out ids, at least two.
-        token_bytes: (V,) bytes of each id.
-        seq_len: tokens of context at most; a longer one gives a lower result.
-        batch_size: windows per pass.
-
-    Returns:
-        Bits per byte; 8 for a uniform guess over bytes, lower is better.
-
-    Raises:
-        ValueError: when there is nothing to predict.
-
+    ``tokens`` (M,) is cut into windows of ``seq_len`` that share no target; every
+    token but the first is predicted once, from what precedes it in its window, so
+    the result depends on ``seq_len``. ``token_bytes`` (V,) gives the bytes of each
+    id; special tokens cost bits and add no bytes. A uniform guess over bytes scores
+    8, lower is better. Raises ValueError when there is nothing to predict.
     To be built in ch-language-models-as-probability.
     """
     if len(tokens) < 2 or token_bytes[tokens[1:]].sum() == 0:
         raise ValueError("no text to measure on: bring at least two held-out tokens")
     device = model.embed.weight.device
-    ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64))
-    whole = (len(ids) - 1) // seq_len * seq_len  # targets in full windows
-    batches = list(
-        zip(
-            ids[:whole].view(-1, seq_len).split(batch_size),  # (windows, T)
-            ids[1 : whole + 1].view(-1, seq_len).split(batch_size),
-            strict=True,
-        )
-    )
-    if whole < len(ids) - 1:
-        batches.append((ids[None, whole:-1], ids[None, whole + 1 :]))
+    ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).to(device)
+    # The last window is filled up with targets that cross-entropy skips.
+    missing = -(len(ids) - 1) % seq_len
+    x = F.pad(ids[:-1], (0, missing)).view(-1, seq_len)  # (windows, T)
+    y = F.pad(ids[1:], (0, missing), value=-100).view(-1, seq_len)  # (windows, T)
     nats = 0.0
     with torch.inference_mode():
-        for x, y in batches:
-            logits = model(x.to(device))  # (B, T, V)
-            nats += _cross_entropy(logits, y.to(device), "sum").item()
+        for xs, ys in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            nats += _cross_entropy(model(xs), ys, "sum").item()
     return nats / math.log(2) / int(token_bytes[tokens[1:]].sum())
 
 
@@ -273,12 +219,14 @@ def train(
         ValueError: when model, data and configuration do not fit together, or the
             checkpoint is damaged or of another run.
         FileExistsError: when ``checkpoint`` exists and ``resume`` is off.
+        FileNotFoundError: when its folder does not exist.
         FloatingPointError: when the loss is no longer finite; the last checkpoint
             stays as it was.
 
     To be built in ch-pretraining-run.
     """
     _check_fit(model, data, config)
+    identity = _identity(model, data, config)
     optimizer = _adamw(model, config)
     history, step = History(), 0
     if checkpoint is not None and Path(checkpoint).exists():
@@ -287,28 +235,36 @@ def train(
                 f"{checkpoint} exists and would be overwritten: pass resume=True to "
                 "continue that run, or another path"
             )
-        step, history = _restore(Path(checkpoint), model, optimizer, data, config)
+        state = _restore(Path(checkpoint), identity)
+        step, history = state["step"], History(**state["history"])
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    if checkpoint is not None and not Path(checkpoint).parent.is_dir():
+        raise FileNotFoundError(f"no folder for {checkpoint}: create it first")
     device = model.embed.weight.device
     held_out = data.valid[: config.eval_tokens or None]
+    rows = config.batch_size // config.accumulate  # per pass
 
     def measure() -> None:
+        bits = bits_per_byte(model, held_out, data.token_bytes, config.seq_len, rows)
         history.eval_steps.append(step)
-        history.bits_per_byte.append(
-            bits_per_byte(
-                model,
-                held_out,
-                data.token_bytes,
-                config.seq_len,
-                config.batch_size // config.accumulate,
-            )
-        )
+        history.bits_per_byte.append(bits)
         if progress:
-            loss = f"{history.loss[-1]:.3f}" if history.loss else "–"
-            print(
-                f"step {step:>6}/{config.n_steps}  loss {loss} nats per token  "
-                f"held out {history.bits_per_byte[-1]:.3f} bits per byte",
-                flush=True,
-            )
+            loss = f"loss {history.loss[-1]:.3f} nats per token, " if step else ""
+            done = f"step {step:>6}/{config.n_steps}"
+            print(f"{done}: {loss}held out {bits:.3f} bits per byte", flush=True)
+
+    def save(path: str | Path) -> None:
+        state = {
+            "format": _FORMAT,
+            "step": step,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "history": dataclasses.asdict(history),
+            **identity,
+        }
+        with replacing(path) as temporary:
+            torch.save(state, temporary)
 
     if step == 0:
         measure()
@@ -316,10 +272,8 @@ def train(
         rng = np.random.default_rng((config.seed, step))
         x, y = get_batch(data.train, config.batch_size, config.seq_len, rng)
         loss = 0.0
-        for xs, ys in zip(
-            x.chunk(config.accumulate), y.chunk(config.accumulate), strict=True
-        ):
-            logits = model(xs.to(device))  # (B / accumulate, T, V)
+        for xs, ys in zip(x.split(rows), y.split(rows), strict=True):
+            logits = model(xs.to(device))  # (rows, T, V)
             part = _cross_entropy(logits, ys.to(device), "mean") / config.accumulate
             part.backward()
             loss += part.item()
@@ -342,7 +296,7 @@ def train(
         if last or step % config.eval_every == 0:
             measure()
         if checkpoint is not None and (last or step % config.checkpoint_every == 0):
-            _save(Path(checkpoint), step, model, optimizer, history, data, config)
+            save(checkpoint)
     return history
 
 
@@ -376,27 +330,6 @@ def _adamw(model: Decoder, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
-def _save(
-    path: Path,
-    step: int,
-    model: Decoder,
-    optimizer: torch.optim.Optimizer,
-    history: History,
-    data: Data,
-    config: TrainConfig,
-) -> None:
-    state = {
-        "format": _FORMAT,
-        "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "history": dataclasses.asdict(history),
-        **_identity(model, data, config),
-    }
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
-
-
 def _identity(model: Decoder, data: Data, config: TrainConfig) -> dict[str, Any]:
     """What must be the same for a run to continue."""
     return {
@@ -407,13 +340,7 @@ def _identity(model: Decoder, data: Data, config: TrainConfig) -> dict[str, Any]
     }
 
 
-def _restore(
-    path: Path,
-    model: Decoder,
-    optimizer: torch.optim.Optimizer,
-    data: Data,
-    config: TrainConfig,
-) -> tuple[int, History]:
+def _restore(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -423,17 +350,15 @@ def _restore(
         ) from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise ValueError(f"{path} is no checkpoint of train(): give another path")
-    for name, here in _identity(model, data, config).items():
+    for name, here in identity.items():
         there = state[name]
-        if there == here:
-            continue
-        what = f"another {name}"
-        if isinstance(here, dict):
-            keys = [k for k in here if here[k] != there.get(k)]
-            what = ", ".join(f"{k} {there.get(k)!r}, now {here[k]!r}" for k in keys)
-        raise ValueError(
-            f"{path} belongs to a run with {what}: use the same again, or another path"
-        )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], History(**state["history"])
+        if there != here:
+            what = f"another {name}"
+            if isinstance(here, dict):
+                keys = [key for key in here if here[key] != there.get(key)]
+                what = ", ".join(f"{k} {there.get(k)}, now {here[k]}" for k in keys)
+            raise ValueError(
+                f"{path} belongs to a run with {what}: use the same again, or another "
+                "path"
+            )
+    return state

@@ -1,6 +1,6 @@
 """Find a Chromium for the browser tests, or get one.
 
-    python tools/browser.py        prints the path; installs one when there is none
+python tools/browser.py        prints the path; installs one when there is none
 """
 
 import os
@@ -9,7 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+NAMES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+)
 PLACES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",

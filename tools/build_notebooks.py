@@ -153,7 +153,15 @@ def format_cells(source: Path) -> bool:
             path.write_text(code, encoding="utf-8")
             files.append((i, path))
         config = ROOT / "chapters" / "ruff.toml"
-        command = [sys.executable, "-m", "ruff", "format", "-q", "--config", str(config)]
+        command = [
+            sys.executable,
+            "-m",
+            "ruff",
+            "format",
+            "-q",
+            "--config",
+            str(config),
+        ]
         run = subprocess.run(
             [*command, *[str(path) for _, path in files]],
             capture_output=True,
@@ -189,6 +197,7 @@ def execute(source: Path) -> str:
     lines = _cell_lines(source)
     client = NotebookClient(
         nb,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
         timeout=TIMEOUT,
         kernel_name="python3",
         resources={"metadata": {"path": str(source.parent)}},
@@ -201,13 +210,16 @@ def execute(source: Path) -> str:
             if cell.cell_type != "code":
                 continue
             count += 1
-            where = f"{number(source)}, code cell {count} ({source.name} line {lines[index]})"
+            place = f"{source.name} line {lines[index]}"
+            where = f"{number(source)}, code cell {count} ({place})"
             try:
                 client.execute_cell(cell, index, execution_count=count)
             except (CellTimeoutError, DeadKernelError) as error:
                 raise CellFailure(f"{where}: {type(error).__name__}: {error}") from None
             cell.execution_count = count
-            cell.outputs = [_output(o, cell, where, count) for o in _joined(cell.outputs)]
+            cell.outputs = [
+                _output(o, cell, where, count) for o in _joined(cell.outputs)
+            ]
     _finish(nb)
     return nbformat.writes(nb) + "\n"
 

@@ -33,7 +33,9 @@ def build(out: Path | None = None, root: Path = ROOT) -> Path:
         command += ["--path-output", str(out)]
     start = time.perf_counter()
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    index = (out / "_build" / "html" if out else root / "_build" / "html") / "index.html"
+    index = (
+        out / "_build" / "html" if out else root / "_build" / "html"
+    ) / "index.html"
     if run.returncode or not index.exists():
         words = [x for x in (run.stdout + run.stderr).splitlines() if x.strip()]
         said = [x for x in words if "WARNING" in x or "ERROR" in x] or words[-30:]
@@ -70,7 +72,9 @@ def main(argv: list[str] | None = None) -> int:
         httpd = server(args.port)
     except OSError as error:
         fail(f"port {args.port}: {error.strerror}; choose another: make read PORT=8001")
-    print(f"the book: http://127.0.0.1:{httpd.server_port}/  (Ctrl+C stops)", flush=True)
+    print(
+        f"the book: http://127.0.0.1:{httpd.server_port}/  (Ctrl+C stops)", flush=True
+    )
     try:
         httpd.serve_forever()
     except KeyboardInterrupt:

@@ -174,7 +174,9 @@ def declared_claims(md: Path) -> list[str]:
     """Return the claim ids that a chapter's header says it tries."""
     header = md.read_text(encoding="utf-8").split("---")[1]
     match = re.search(r"claims:\s*\[([^\]]*)\]", header)
-    return [word.strip() for word in match[1].split(",") if word.strip()] if match else []
+    return (
+        [word.strip() for word in match[1].split(",") if word.strip()] if match else []
+    )
 
 
 def claims_tried(md: Path, nb: dict[str, Any]) -> list[str]:

@@ -26,8 +26,14 @@ def imported(source: Path, notebook: Path) -> str:
         kept = {k: v for k, v in cell.metadata.items() if k in ("tags", "mystnb")}
         cell.metadata = nbformat.from_dict(kept)
     edited.metadata = nbformat.from_dict(
-        {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-         "language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+        {
+            "kernelspec": {
+                "display_name": "Python 3",
+                "language": "python",
+                "name": "python3",
+            },
+            "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+        }
     )
     text = jupytext.writes(edited, fmt="md:myst")
     body = text[text.index("\n---\n", 4) + 5 :]
@@ -57,7 +63,10 @@ def main(argv: list[str]) -> int:
             print(f"{number(source)}: nothing to import")
             continue
         write_atomically(source, text)
-        print(f"{number(source)}: imported; next: git diff, make chapter C={number(source)}")
+        print(
+            f"{number(source)}: imported; next: git diff, then "
+            f"make chapter C={number(source)}"
+        )
     return 0
 
 

@@ -1,7 +1,7 @@
 """The exercise gate: starters fail, solutions pass, every mutant dies.
 
-    python tools/mutants.py            all chapters
-    python tools/mutants.py 3.02       one chapter, with every mutant listed
+python tools/mutants.py            all chapters
+python tools/mutants.py 3.02       one chapter, with every mutant listed
 """
 
 import argparse
@@ -39,7 +39,9 @@ def imports(cells: list[Any]) -> dict[str, Any]:
         if cell.cell_type != "code" or {"starter", "solution"} & set(tags):
             continue
         tree = ast.parse(cell.source)
-        tree.body = [n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))]
+        tree.body = [
+            n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))
+        ]
         exec(compile(tree, "<imports>", "exec"), names)
     return names
 

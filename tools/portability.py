@@ -121,9 +121,7 @@ def chosen() -> list[Path]:
         digest = hashlib.sha256(f"{head}{number(path)}".encode()).hexdigest()
         return int(digest, 16) % 8 == 0
 
-    return [
-        p for p in sources() if str(p.relative_to(ROOT)) in changed or drawn(p)
-    ]
+    return [p for p in sources() if str(p.relative_to(ROOT)) in changed or drawn(p)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -143,7 +141,11 @@ def main(argv: list[str] | None = None) -> int:
         moved = [lib for lib, x, y in zip(("NumPy", "torch"), base, bits) if x != y]
         effects[name] = " and ".join(moved)
         print(f"{name}: " + " ".join(f"{k}={v}" for k, v in setting.items()))
-        print(f"    changes bits of {effects[name]}" if moved else "    changes nothing here")
+        print(
+            f"    changes bits of {effects[name]}"
+            if moved
+            else "    changes nothing here"
+        )
     jobs = [(path, name) for path in todo for name in SETTINGS]
     # A two-thread row alone fills the two cores, so rows run one after another.
     results = {}

@@ -75,7 +75,12 @@ def review_hints() -> None:
     for source in sources():
         notebook = source.with_suffix(".ipynb")
         if notebook.exists():
-            rows.append((f"{number(source)} {source.stem[3:]}", hints(source, load_notebook(notebook))))
+            rows.append(
+                (
+                    f"{number(source)} {source.stem[3:]}",
+                    hints(source, load_notebook(notebook)),
+                )
+            )
     if not rows:
         return
     width = max(len(name) for name, _ in rows)
@@ -96,11 +101,22 @@ def main(argv: list[str] | None = None) -> int:
     from conftest import reference_environment
 
     other = reference_environment()
-    print(f"Python {platform.python_version()} on {sys.platform} {platform.machine()}: ", end="")
-    print(f"not the reference ({other}), stored outputs are not compared" if other else "the reference environment, stored outputs are compared")
+    print(
+        f"Python {platform.python_version()} on {sys.platform} {platform.machine()}: ",
+        end="",
+    )
+    print(
+        f"not the reference ({other}), stored outputs are not compared"
+        if other
+        else "the reference environment, stored outputs are compared"
+    )
     ok = lint()
     if args.fast:
-        tests = ["tests/test_gates.py", "tests/test_claims.py", "tests/test_structure.py"]
+        tests = [
+            "tests/test_gates.py",
+            "tests/test_claims.py",
+            "tests/test_structure.py",
+        ]
         ok &= step("gates", [*PYTEST, "-m", "not slow", *tests])
         review_hints()
         print("all fast gates are green" if ok else "something failed, see above")
@@ -116,8 +132,13 @@ def main(argv: list[str] | None = None) -> int:
             return 1
     if args.changed:
         todo, skipped = changed()
-        ok &= step("tests and changed chapters", [*PYTEST, "--nbval", *WORKERS, "tests", *todo])
-        print("skipped, because nothing they use changed: " + (", ".join(skipped) or "none"))
+        ok &= step(
+            "tests and changed chapters", [*PYTEST, "--nbval", *WORKERS, "tests", *todo]
+        )
+        print(
+            "skipped, because nothing they use changed: "
+            + (", ".join(skipped) or "none")
+        )
     else:
         ok &= step("tests, every chapter, the site", [*PYTEST, "--nbval", *WORKERS])
     if missing:

@@ -186,7 +186,9 @@ def _is_grade(node: ast.stmt) -> bool:
 
 def _strip_docstrings(tree: ast.AST) -> None:
     for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(
+            node
+        ):
             node.body = node.body[1:] or [ast.Pass()]
 
 
@@ -215,7 +217,11 @@ def _replace(tree: ast.AST, path: tuple, new: ast.AST) -> None:
 
 
 def _field(node: ast.AST, step: Any) -> Any:  # noqa: ANN401 - part of a syntax tree
-    return getattr(node, step[0])[step[1]] if isinstance(step, tuple) else getattr(node, step)
+    return (
+        getattr(node, step[0])[step[1]]
+        if isinstance(step, tuple)
+        else getattr(node, step)
+    )
 
 
 def _variants(node: ast.AST) -> Iterator[ast.AST]:

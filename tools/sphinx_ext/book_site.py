@@ -18,7 +18,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -182,6 +182,16 @@ def collect(env: BuildEnvironment) -> dict[str, list[tuple[str, dict[str, Any]]]
     return found
 
 
+def _claims(env: BuildEnvironment) -> list[dict[str, Any]]:
+    """Return the claims in words; the page is rebuilt when any evidence changes."""
+    source = Path(env.srcdir)
+    env.note_dependency(str(source / "assets/claims.json"))
+    env.note_dependency(str(source / "_toc.yml"))
+    for docname in _standing(env):
+        env.note_dependency(env.doc2path(docname))
+    return json.loads((source / "assets/claims.json").read_text("utf8"))["claims"]
+
+
 def _e(text: object) -> str:
     return html.escape(str(text), quote=True)
 
@@ -244,13 +254,7 @@ class Ledger(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Build the page from ``assets/claims.json`` and the notebooks."""
-        source = Path(self.env.srcdir)
-        for name in ("assets/claims.json", "assets/syllabus.json", "_toc.yml"):
-            self.env.note_dependency(str(source / name))
-        for docname in _standing(self.env):
-            self.env.note_dependency(self.env.doc2path(docname))
-
-        claims = json.loads((source / "assets/claims.json").read_text("utf8"))["claims"]
+        claims = _claims(self.env)
         found = collect(self.env)
         if unknown := sorted(set(found) - {claim["id"] for claim in claims}):
             raise self.error(
@@ -264,7 +268,7 @@ class Ledger(SphinxDirective):
         }
         plan = {
             chapter["slug"]: (label_of(part, chapter), docname_of(part, chapter), chapter)
-            for part in syllabus(source)
+            for part in _parts(self.env, "all")
             for chapter in part["chapters"]
         }
         result: list[nodes.Node] = [_raw(self._summary(claims, status))]
@@ -355,60 +359,69 @@ class Ledger(SphinxDirective):
 # --- Parts ----------------------------------------------------------------------
 
 
+def _parts(env: BuildEnvironment, which: str) -> list[dict[str, Any]]:
+    """Return the part of that number, or all; the page then depends on the plan."""
+    source = Path(env.srcdir)
+    env.note_dependency(str(source / "assets/syllabus.json"))
+    env.note_dependency(str(source / "_toc.yml"))
+    parts = syllabus(source)
+    if which != "all":
+        parts = [part for part in parts if str(part["number"]) == which]
+        if not parts:
+            raise ExtensionError(f"{env.docname}: there is no part {which!r}")
+    return parts
+
+
 class PartChapters(SphinxDirective):
-    """List the chapters of a part: a link where it stands, its plan where not."""
+    """List the chapters of a part: a link where it stands, its plan where not.
+
+    The argument is a part's number or ``all``; ``:standing:`` leaves out the rest.
+    """
 
     required_arguments = 1
+    option_spec: ClassVar[dict[str, Any]] = {"standing": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         """Build the list from ``assets/syllabus.json`` and ``_toc.yml``."""
-        source = Path(self.env.srcdir)
-        self.env.note_dependency(str(source / "assets/syllabus.json"))
-        self.env.note_dependency(str(source / "_toc.yml"))
-        number = directives.positive_int(self.arguments[0])
-        parts = [part for part in syllabus(source) if part["number"] == number]
-        if not parts:
-            raise self.error(f"part-chapters: there is no part {number}")
         standing = set(_standing(self.env))
         listing = nodes.bullet_list(classes=["part-chapters"], bullet="-")
-        for chapter in parts[0]["chapters"]:
-            docname = docname_of(parts[0], chapter)
-            stands = docname in standing
-            item = nodes.list_item(classes=["stands" if stands else "to-come"])
-            line = nodes.paragraph()
-            line += nodes.inline(
-                "", label_of(parts[0], chapter), classes=["chapter-number"]
-            )
-            body = nodes.inline(classes=["chapter-line"])
-            if stands:
-                body += _link(docname, self.env.docname)
-                plan = chapter["plan"]
-                body += nodes.inline("", plan, classes=["chapter-plan"])
-            else:
-                body += nodes.Text(chapter["plan"])
-                body += nodes.inline("", "to come", classes=["chapter-state"])
-            line += body
-            item += line
-            listing += item
-        return [listing]
+        for part in _parts(self.env, self.arguments[0]):
+            for chapter in part["chapters"]:
+                stands = docname_of(part, chapter) in standing
+                if stands or "standing" not in self.options:
+                    listing += self._item(part, chapter, stands)
+        return [listing] if listing.children else []
+
+    def _item(
+        self, part: dict[str, Any], chapter: dict[str, Any], stands: bool
+    ) -> nodes.Node:
+        line = nodes.paragraph()
+        line += nodes.inline("", label_of(part, chapter), classes=["chapter-number"])
+        body = nodes.inline(classes=["chapter-line"])
+        if stands:
+            body += _link(docname_of(part, chapter), self.env.docname)
+            body += nodes.inline("", chapter["plan"], classes=["chapter-plan"])
+        else:
+            body += nodes.Text(chapter["plan"] + " ")
+            body += nodes.inline("", "to come", classes=["chapter-state"])
+        line += body
+        state = "stands" if stands else "to-come"
+        return nodes.list_item("", line, classes=[state])
 
 
 class Standing(SphinxRole):
-    """``{standing}`3``` gives "1 of 17 chapters"; ``{standing}`all``` the whole book."""
+    """``{standing}`3``` gives "1 of 17"; also for ``all`` chapters and for ``claims``."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Count the pages of the table of contents against the syllabus."""
-        source = Path(self.env.srcdir)
-        self.env.note_dependency(str(source / "assets/syllabus.json"))
-        self.env.note_dependency(str(source / "_toc.yml"))
-        parts = syllabus(source)
-        if self.text != "all":
-            parts = [part for part in parts if str(part["number"]) == self.text]
-            if not parts:
-                raise ExtensionError(f"standing: there is no part {self.text!r}")
+        if self.text == "claims":
+            claims = _claims(self.env)
+            text = f"{len(collect(self.env))} of {len(claims)}"
+            return [nodes.inline("", text, classes=["standing"])], []
+        parts = _parts(self.env, self.text)
         numbers = {str(part["number"]) for part in parts}
         planned = sum(len(part["chapters"]) for part in parts)
-        count = sum(_number(name)[0] in numbers for name in _standing(self.env))
+        count = sum(name.split("/")[1][0] in numbers for name in _standing(self.env))
         return [nodes.inline("", f"{count} of {planned}", classes=["standing"])], []
 
 
