@@ -123,7 +123,8 @@ def lanczos(
             break  # the basis spans all that A can reach
         basis.append(w / off[-1])
     k = len(diagonal)
-    T = np.diag(diagonal) + np.diag(off[: k - 1], 1) + np.diag(off[: k - 1], -1)
+    side = off[: k - 1]
+    T = np.diag(diagonal) + np.diag(side, 1) + np.diag(side, -1)
     values, rotation = np.linalg.eigh(T)
     return values, np.array(basis[:k]).T @ rotation
 

@@ -132,7 +132,7 @@ def documentation(split: Literal["prose", "all"] = "prose") -> str:
 
     Its lines are then joined into one, and a paragraph met before is left out.
 
-    The first call takes some ten to twenty seconds; later ones read a file in the
+    The first call takes some ten seconds; later ones read a file in the
     folder that the environment variable ``LLMBOOK_CACHE`` names (``~/.cache/llmbook``
     without it). A cached file whose sha256 is wrong is built again.
 
@@ -170,6 +170,10 @@ def documentation_split(
 
     A document's side depends on the sha256 of its text alone, so that the cut is the
     same everywhere, and a larger `held_out` only adds documents to a smaller one.
+
+    Docstrings copy from each other: of the runs of eight words in the held-out part,
+    9 % also occur in training for ``"prose"`` and 32 % for ``"all"``. A held-out loss
+    is therefore somewhat better than on documentation of another library.
 
     Args:
         split: as in `documentation`.
@@ -559,7 +563,8 @@ def _minilm_hub() -> Path | str:
     try:
         return Path(
             huggingface_hub.snapshot_download(
-                MINILM_REPOSITORY, allow_patterns=list(_MINILM_FILES)
+                MINILM_REPOSITORY,
+                allow_patterns=["*.json", "vocab.txt", "model.safetensors"],
             )
         )
     except OSError as error:  # the hub's own errors and missing connections are these

@@ -31,7 +31,7 @@ class Sampling:
     To be built in ch-language-models-as-probability.
     """
 
-    max_new_tokens: int = 64  # stop after so many, at the latest
+    max_new_tokens: int = 0  # stop after so many; 0 goes on until the context is full
     temperature: float = 0.0  # divides the logits; 0 takes the most likely token
     top_k: int = 0  # keep the k most likely tokens; 0 keeps all
     top_p: float = 1.0  # keep the fewest tokens that together reach p; 1 keeps all
@@ -42,7 +42,7 @@ class Sampling:
     def __post_init__(self) -> None:
         strings = isinstance(self.stop, tuple) and all(self.stop)
         for name, fine, wanted in (
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("max_new_tokens", self.max_new_tokens >= 0, "0 (no limit) or above"),
             ("temperature", self.temperature >= 0, "0 (greedy) or above"),
             ("top_k", self.top_k >= 0, "0 (all tokens) or above"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
@@ -108,17 +108,17 @@ def _steps(
                 f"0..{vocab_size - 1}: encode it with the tokenizer the model was "
                 "trained with"
             )
-        if len(prompt) + sampling.max_new_tokens > max_len:
-            raise ValueError(
-                f"prompt of {len(prompt)} + max_new_tokens {sampling.max_new_tokens} "
-                f"exceeds the context of {max_len}: shorten the prompt or set "
-                f"max_new_tokens to {max(max_len - len(prompt), 0)} or less"
-            )
+    room = max_len - len(prompts[0])
+    if room < max(sampling.max_new_tokens, 1):
+        raise ValueError(
+            f"prompt of {len(prompts[0])} tokens leaves room for {max(room, 0)} in the "
+            f"context of {max_len}: shorten the prompt or lower max_new_tokens"
+        )
     weight = model.embed.weight
     generator = torch.Generator().manual_seed(sampling.seed)
     cache = KVCache(model.config, len(prompts), like=weight)
     tokens = torch.tensor(prompts, device=weight.device)  # (B, T)
-    for _ in range(sampling.max_new_tokens):
+    for _ in range(sampling.max_new_tokens or room):
         with torch.inference_mode():  # not around the yield: it would leak out
             logits = model(tokens, cache)[:, -1]  # (B, V)
             new = choose(logits, sampling, generator)  # (B,)

@@ -128,7 +128,7 @@ class Tokenizer:
         for a, b in self.merges:
             if not 0 <= min(a, b) <= max(a, b) < len(self.tokens):
                 raise ValueError(
-                    f"merge {(a, b)} uses an id that does not exist yet: keep the merges "
+                    f"merge {(a, b)} uses an id that does not exist yet: keep merges "
                     "in the order they were learned"
                 )
             self.tokens.append(self.tokens[a] + self.tokens[b])
@@ -136,9 +136,7 @@ class Tokenizer:
         self.special = {s: len(self.tokens) + i for i, s in enumerate(special_tokens)}
         distinct = len(self._rank) + len(self.special)
         if distinct < len(self.merges) + len(special_tokens) or "" in self.special:
-            raise ValueError(
-                "a merge or special token is given twice, or empty: drop it"
-            )
+            raise ValueError("a merge or special token is repeated or empty: drop it")
         self.tokens += [s.encode() for s in special_tokens]
         self._cache: dict[bytes, list[int]] = {}
 

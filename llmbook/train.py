@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-import pickle
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -341,13 +341,12 @@ def _identity(model: Decoder, data: Data, config: TrainConfig) -> dict[str, Any]
 
 
 def _restore(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    if not zipfile.is_zipfile(path):  # what torch.save writes; its index comes last
         raise ValueError(
-            f"{path} is truncated or no checkpoint ({error}): delete it and start "
-            "again, or resume from a copy"
-        ) from error
+            f"{path} is truncated or no checkpoint: delete it and start again, or "
+            "resume from a copy"
+        )
+    state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise ValueError(f"{path} is no checkpoint of train(): give another path")
     for name, here in identity.items():

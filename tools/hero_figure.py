@@ -140,7 +140,9 @@ def draw(runs: list[dict], look: dict) -> bytes:
         ax.set_ylim(0, max(max(run["sharpness"]) for run in runs) * 1.06)
         ax.set_yticks([0, 2, 4, 6, 8])
         ax.set_xlabel("training time, learning rate η × steps")
-        ax.set_title(r"largest Hessian eigenvalue $\lambda_{\max}$", loc="left", fontsize=12)
+        ax.set_title(
+            r"largest Hessian eigenvalue $\lambda_{\max}$", loc="left", fontsize=12
+        )
         ax.tick_params(length=0)
         ax.grid(axis="x", color=look["grid"], lw=0.8)
         buffer = io.BytesIO()
@@ -171,7 +173,9 @@ def main() -> None:
     for name, look in LOOKS.items():
         path = FIGURES / f"hero-{name}.png"
         path.write_bytes(draw(runs, look))
-        print(f"{path.relative_to(FIGURES.parents[1])}: {path.stat().st_size // 1000} kB")
+        print(
+            f"{path.relative_to(FIGURES.parents[1])}: {path.stat().st_size // 1000} kB"
+        )
     for run in runs:
         tail = run["sharpness"][-20:]
         print(

@@ -109,7 +109,9 @@ def main() -> int:
     name = FONT.relative_to(ROOT)
     print(f"{name}: {len(font_characters())} characters, {size // 1000} kB")
     if size > LIMIT:
-        sys.exit(f"larger than {LIMIT // 1000} kB: leave out what the pages do not need")
+        sys.exit(
+            f"larger than {LIMIT // 1000} kB: leave out what the pages do not need"
+        )
     return 0
 
 

@@ -1,14 +1,16 @@
 """The site's own Sphinx extension: numbers, ledger, part lists, and no outside request.
 
-It adds five things to Jupyter Book, and nothing else:
+It adds seven things to Jupyter Book, and nothing else:
 
 * chapters are numbered as their files are: ``chapters/3_…/02_…`` is 3.02, its
   figures are Figure 3.02.1, 3.02.2, …;
 * ``{ledger}`` collects every verdict stored in the notebooks of the book;
 * ``{part-chapters} 3`` lists a part's chapters, standing and to come, and
   ``{standing}`3``` counts them;
+* references are labelled by their key, which is unique, where initials are not;
 * Chinese text is marked ``lang="zh"``, so that fonts and screen readers agree;
-* scripts that would ask another host are taken out of every page.
+* scripts that would ask another host are taken out of every page;
+* a few pieces of markup are mended for keyboards and screen readers.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from pybtex.plugin import register_plugin
+from pybtex.style.formatting.plain import Style as PlainStyle
+from pybtex.style.labels import BaseLabelStyle
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -135,7 +140,7 @@ class MarkChinese(SphinxTransform):
 
     default_priority = 880
 
-    def apply(self, **kwargs: Any) -> None:  # noqa: ARG002
+    def apply(self, **kwargs: Any) -> None:
         """Split text nodes; leave code, formulas and raw HTML alone."""
         skip = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block)
         for text in list(self.document.findall(nodes.Text)):
@@ -201,7 +206,9 @@ def _slug(status: str) -> str:
 
 
 def _badge(status: str, text: str = "") -> str:
-    return f"<span class='claim-badge verdict-{_slug(status)}'>{_e(text or status)}</span>"
+    return (
+        f"<span class='claim-badge verdict-{_slug(status)}'>{_e(text or status)}</span>"
+    )
 
 
 def _measured(value: float | list[float], case: dict[str, Any]) -> str:
@@ -232,14 +239,17 @@ def _evidence_table(data: dict[str, Any]) -> str:
     )
     untested = data["rule"].get("untested", "")
     note = (
-        f"<p class='llmbook-untested'>Not tested: {_e(untested)}</p>" if untested else ""
+        f"<p class='llmbook-untested'>Not tested: {_e(untested)}</p>"
+        if untested
+        else ""
     )
     return (
         "<div class='llmbook-scroll' tabindex='0' role='region' "
         f"aria-label='Evidence on {_e(data['claim'])}'><table class='claim-evidence'>"
         "<thead><tr><th scope='col'>Case</th><th scope='col'>Quantity</th>"
         "<th scope='col'>Must be</th><th scope='col'>Measured</th>"
-        f"<th scope='col'>Met</th></tr></thead><tbody>{rows}</tbody></table></div>{note}"
+        f"<th scope='col'>Met</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f"{note}"
     )
 
 
@@ -267,7 +277,11 @@ class Ledger(SphinxDirective):
             for claim in claims
         }
         plan = {
-            chapter["slug"]: (label_of(part, chapter), docname_of(part, chapter), chapter)
+            chapter["slug"]: (
+                label_of(part, chapter),
+                docname_of(part, chapter),
+                chapter,
+            )
             for part in _parts(self.env, "all")
             for chapter in part["chapters"]
         }
@@ -324,7 +338,9 @@ class Ledger(SphinxDirective):
             line += nodes.Text("Decided in ")
             line += self._chapter(verdicts[-1][0])
             line += nodes.Text(". ")
-        waiting = [plan[slug] for slug in claim["chapters"] if plan[slug][1] not in tried]
+        waiting = [
+            plan[slug] for slug in claim["chapters"] if plan[slug][1] not in tried
+        ]
         if waiting:
             names = ", ".join(f"{number} {c['plan']}" for number, _, c in waiting)
             line += nodes.Text(
@@ -354,6 +370,24 @@ class Ledger(SphinxDirective):
         group += nodes.Text(number + " ")
         group += _link(docname, self.env.docname)
         return group
+
+
+# --- References -------------------------------------------------------------------
+
+
+class KeyLabels(BaseLabelStyle):
+    """Label entries by their key: unique in a book of any length, and never shown."""
+
+    def format_labels(self, sorted_entries: list[Any]) -> Iterator[str]:
+        """Yield one label for each entry."""
+        for entry in sorted_entries:
+            yield entry.key
+
+
+class BookStyle(PlainStyle):
+    """Pybtex's plain style, sorted by author and year, labelled by key."""
+
+    default_label_style = KeyLabels
 
 
 # --- Parts ----------------------------------------------------------------------
@@ -410,7 +444,7 @@ class PartChapters(SphinxDirective):
 
 
 class Standing(SphinxRole):
-    """``{standing}`3``` gives "1 of 17"; also for ``all`` chapters and for ``claims``."""
+    """``{standing}`3``` gives "1 of 17"; also for ``all`` and for ``claims``."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Count the pages of the table of contents against the syllabus."""
@@ -430,10 +464,10 @@ class Standing(SphinxRole):
 
 def strip_outside(
     app: Sphinx,
-    pagename: str,  # noqa: ARG001
-    templatename: str,  # noqa: ARG001
+    pagename: str,
+    templatename: str,
     context: dict[str, Any],
-    doctree: nodes.document | None,  # noqa: ARG001
+    doctree: nodes.document | None,
 ) -> None:
     """Take out thebe's loader and refuse any other script or style from outside."""
     kept = []
@@ -457,6 +491,30 @@ def strip_outside(
     context["css_files"] = kept
 
 
+# Markup of Sphinx and its extensions that assistive technology cannot use, and ours.
+MENDED = (
+    (' role="doc-biblioentry"', ""),
+    ('<div role="list" class="citation-list">', '<div class="citation-list">'),
+    ('<summary aria-label="Toggle hidden content">', "<summary>"),
+    ("<div class='llmbook-scroll'>", "<div class='llmbook-scroll' tabindex='0'>"),
+    ("<th></th>", "<td></td>"),  # the empty corner of a data frame
+)
+
+
+def mend_markup(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: nodes.document | None,
+) -> None:
+    """Replace markup that is wrong for keyboards and screen readers."""
+    if body := context.get("body"):
+        for wrong, right in MENDED:
+            body = body.replace(wrong, right)
+        context["body"] = body
+
+
 def unload_thebe_config(app: Sphinx, doctree: nodes.document, _: str) -> None:
     """Drop the hidden configuration block that thebe writes into every page."""
     for raw in list(doctree.findall(nodes.raw)):
@@ -467,10 +525,12 @@ def unload_thebe_config(app: Sphinx, doctree: nodes.document, _: str) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register everything; called by Sphinx."""
     TocTreeCollector.assign_section_numbers = assign_numbers  # type: ignore[method-assign]
+    register_plugin("pybtex.style.formatting", "book", BookStyle)
     app.add_transform(MarkChinese)
     app.add_directive("ledger", Ledger)
     app.add_directive("part-chapters", PartChapters)
     app.add_role("standing", Standing())
     app.connect("doctree-resolved", unload_thebe_config, priority=900)
     app.connect("html-page-context", strip_outside, priority=900)
+    app.connect("html-page-context", mend_markup, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,319 @@
+"""The training loop: it learns, it is exact, and it survives being killed."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import get_cosine_schedule_with_warmup
+
+from llmbook import train as train_module
+from llmbook.model import Config, Decoder
+from llmbook.tokenizer import Tokenizer, train_bpe
+from llmbook.train import (
+    Data,
+    History,
+    TrainConfig,
+    bits_per_byte,
+    get_batch,
+    learning_rate,
+    train,
+)
+
+TEXT = "the cat sat on the mat. the dog sat on the log. a cat and a dog sat. " * 40
+TOKENIZER = train_bpe(TEXT, 300, special_tokens=["<|end|>"])
+DATA = Data.from_texts(TEXT, TEXT[:700], TOKENIZER)
+CONFIG = Config(
+    vocab_size=TOKENIZER.vocab_size,
+    n_layers=1,
+    n_heads=2,
+    n_kv_heads=1,
+    d_model=16,
+    d_ff=32,
+    max_len=16,
+)
+RUN = TrainConfig(
+    n_steps=12,
+    batch_size=4,
+    seq_len=16,
+    lr=1e-2,
+    warmup=3,
+    eval_every=5,
+    checkpoint_every=4,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def fresh() -> Decoder:
+    torch.manual_seed(0)
+    return Decoder(CONFIG)
+
+
+def same_weights(a: Decoder, b: Decoder) -> bool:
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_it_learns():
+    run = dataclasses.replace(RUN, n_steps=150, eval_every=50)
+    history = train(fresh(), DATA, run)
+    assert history.eval_steps == [0, 50, 100, 150]
+    assert history.bits_per_byte == sorted(history.bits_per_byte, reverse=True)
+    assert history.bits_per_byte[-1] < 0.3 * history.bits_per_byte[0]
+    assert len(history.loss) == len(history.lr) == len(history.grad_norm) == 150
+
+
+def test_same_inputs_same_run():
+    first, second, other = fresh(), fresh(), fresh()
+    history = train(first, DATA, RUN)
+    assert train(second, DATA, RUN) == history
+    assert same_weights(first, second)
+    train(other, DATA, dataclasses.replace(RUN, seed=1))
+    assert not same_weights(first, other)
+
+
+def test_one_step_equals_adamw_by_hand():
+    run = dataclasses.replace(RUN, n_steps=1, warmup=0, clip=1e-3, weight_decay=0.5)
+    ours, theirs = fresh(), fresh()
+    history = train(ours, DATA, run)
+    x, y = get_batch(DATA.train, 4, 16, np.random.default_rng((0, 0)))
+    loss = -theirs(x).log_softmax(-1).gather(-1, y[..., None]).mean()
+    loss.backward()
+    norm = math.sqrt(sum(p.grad.square().sum().item() for p in theirs.parameters()))
+    assert history.loss[0] == pytest.approx(loss.item(), rel=1e-5)
+    assert history.grad_norm[0] == pytest.approx(norm, rel=1e-5)
+    assert norm > 1e-3  # so that clipping acts
+    with torch.no_grad():
+        for p, ours_p in zip(theirs.parameters(), ours.parameters(), strict=True):
+            g = p.grad * 1e-3 / norm
+            decayed = p * (1 - run.lr * 0.5) if p.ndim == 2 else p
+            # After one step both bias-corrected moments are g and g².
+            wanted = decayed - run.lr * g / (g.abs() + 1e-8)
+            torch.testing.assert_close(ours_p.data, wanted, atol=1e-4, rtol=0)
+
+
+def test_accumulation_changes_memory_not_the_run():
+    whole, pieces = fresh(), fresh()
+    a = train(whole, DATA, RUN)
+    b = train(pieces, DATA, dataclasses.replace(RUN, accumulate=4))
+    np.testing.assert_allclose(a.loss, b.loss, rtol=1e-4)
+    np.testing.assert_allclose(a.grad_norm, b.grad_norm, rtol=1e-3)
+    np.testing.assert_allclose(a.bits_per_byte, b.bits_per_byte, rtol=1e-4)
+
+
+@pytest.mark.parametrize("killed_at", [2, 4, 7, 11])
+def test_resumed_run_is_the_run_that_was_never_killed(killed_at, tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    whole = fresh()
+    history = train(whole, DATA, RUN, checkpoint=tmp_path / "whole.pt")
+
+    calls = iter(range(killed_at))
+
+    def killed(*arguments):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return get_batch(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "get_batch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(fresh(), DATA, RUN, checkpoint=path)
+    assert path.exists() == (killed_at >= RUN.checkpoint_every)
+
+    torch.manual_seed(99)
+    resumed = Decoder(CONFIG) if path.exists() else fresh()
+    assert train(resumed, DATA, RUN, checkpoint=path, resume=True) == history
+    assert same_weights(resumed, whole)
+    again = Decoder(CONFIG)  # a finished run resumes to its end at once
+    assert train(again, DATA, RUN, checkpoint=path, resume=True) == history
+    assert same_weights(again, whole)
+
+
+def test_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    saved = []
+
+    def dies_at_the_second(state, temporary):
+        saved.append(state["step"])
+        if len(saved) == 2:
+            temporary.write_bytes(b"half a checkpoint")
+            raise OSError("disk full")
+        save(state, temporary)
+
+    save = torch.save
+    monkeypatch.setattr(torch, "save", dies_at_the_second)
+    with pytest.raises(OSError, match="disk full"):
+        train(fresh(), DATA, RUN, checkpoint=path)
+    assert saved == [4, 8]
+    assert torch.load(path, weights_only=True)["step"] == 4
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_checkpoint_errors_say_what_to_do(tmp_path):
+    path = tmp_path / "run.pt"
+    train(fresh(), DATA, RUN, checkpoint=path)
+    whole = path.read_bytes()
+    with pytest.raises(FileExistsError, match="resume=True"):
+        train(fresh(), DATA, RUN, checkpoint=path)
+
+    def resume(model, data, run):
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        with pytest.raises(ValueError) as error:
+            train(model, data, run, checkpoint=path, resume=True)
+        for name, weight in model.state_dict().items():
+            assert torch.equal(weight, before[name])
+        return str(error.value)
+
+    longer = dataclasses.replace(RUN, n_steps=20, lr=0.5)
+    assert "n_steps 12, now 20, lr 0.01, now 0.5" in resume(fresh(), DATA, longer)
+    wider = Decoder(dataclasses.replace(CONFIG, d_ff=64))
+    assert "d_ff 32, now 64" in resume(wider, DATA, RUN)
+    other = dataclasses.replace(DATA, tokenizer="another")
+    assert "another tokenizer" in resume(fresh(), other, RUN)
+    assert "another data" in resume(
+        fresh(), dataclasses.replace(DATA, train=DATA.train[::-1]), RUN
+    )
+    assert path.read_bytes() == whole
+
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert "truncated or no checkpoint" in resume(fresh(), DATA, RUN)
+        assert path.read_bytes() == whole[:size]
+    torch.save({"step": 3}, path)
+    assert "no checkpoint of train()" in resume(fresh(), DATA, RUN)
+    with pytest.raises(FileNotFoundError, match="create it"):
+        train(fresh(), DATA, RUN, checkpoint=tmp_path / "missing" / "run.pt")
+
+
+def test_a_diverging_run_stops_and_keeps_its_checkpoint(tmp_path, monkeypatch):
+    path, model = tmp_path / "run.pt", fresh()
+    train(fresh(), DATA, RUN, checkpoint=tmp_path / "whole.pt")
+
+    def poisoned(tokens, rows, length, rng):
+        if path.exists():
+            with torch.no_grad():
+                model.norm.weight[0] = math.inf
+        return get_batch(tokens, rows, length, rng)
+
+    monkeypatch.setattr(train_module, "get_batch", poisoned)
+    with pytest.raises(FloatingPointError, match=r"step 4: loss nan.*lower lr"):
+        train(model, DATA, RUN, checkpoint=path)
+    state = torch.load(path, weights_only=True)
+    assert state["step"] == 4
+    assert all(torch.isfinite(w).all() for w in state["model"].values())
+
+
+def test_schedule_equals_transformers():
+    run = TrainConfig(n_steps=40, warmup=0, lr=2.0, final_lr=0.0)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=2.0)
+    theirs = get_cosine_schedule_with_warmup(optimizer, 0, 40)
+    for step in range(40):
+        assert learning_rate(step, run) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+
+
+def test_schedule_warms_up_and_ends_where_it_should():
+    run = TrainConfig(n_steps=1000, warmup=9, lr=1.0, final_lr=0.1)
+    rates = [learning_rate(step, run) for step in range(1000)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert max(rates) == rates[9] == 1.0
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-4)
+    assert learning_rate(9 + 991 // 2, run) == pytest.approx(0.55, abs=1e-2)
+
+
+def test_batches_are_windows_with_the_next_token_as_target():
+    tokens = np.arange(100, 120, dtype=np.int32)
+    x, y = get_batch(tokens, 500, 16, np.random.default_rng(0))
+    assert x.shape == y.shape == (500, 16) and x.dtype == torch.int64
+    assert torch.equal(y, x + 1)
+    assert set(x[:, 0].tolist()) == {100, 101, 102, 103}  # first and last window too
+    assert torch.equal(x, x[:, :1] + torch.arange(16))
+    shortest = get_batch(tokens[:17], 1, 16, np.random.default_rng(0))
+    assert shortest[1][0, -1] == 116
+    with pytest.raises(ValueError, match="16 tokens are too few for a sequence of 16"):
+        get_batch(tokens[:16], 1, 16, np.random.default_rng(0))
+
+
+def test_uniform_model_scores_eight_bits_per_byte():
+    tokenizer = Tokenizer()
+    model = Decoder(dataclasses.replace(CONFIG, vocab_size=256))
+    torch.nn.init.zeros_(model.embed.weight)
+    data = Data.from_texts("", "Any text 大 at all.", tokenizer)
+    for seq_len in (1, 3, 16):
+        bits = bits_per_byte(model, data.valid, data.token_bytes, seq_len)
+        assert bits == pytest.approx(8.0)
+
+
+@pytest.mark.parametrize("n", [2, 16, 17, 18, 33, 200])
+def test_bits_per_byte_by_hand(n):
+    model, ids = fresh(), DATA.train[:n]
+    nats = n_bytes = 0.0
+    with torch.no_grad():
+        for i in range(1, n):
+            start = (i - 1) // 16 * 16  # of the window that predicts token i
+            logits = model(torch.tensor(ids[None, start:i], dtype=torch.int64))[0, -1]
+            nats -= logits.log_softmax(-1)[ids[i]].item()
+            n_bytes += len(TOKENIZER.tokens[ids[i]])
+    bits = bits_per_byte(model, ids, DATA.token_bytes, seq_len=16, batch_size=3)
+    assert bits == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-5)
+
+
+def test_special_tokens_cost_bits_and_bring_no_bytes():
+    data = Data.from_texts("the cat<|end|>", "the<|end|>", TOKENIZER)
+    assert data.train[-1] == TOKENIZER.special["<|end|>"]
+    assert data.token_bytes[data.train].sum() == len("the cat")
+    assert data.tokenizer == TOKENIZER.fingerprint
+    for nothing in (data.valid[:1], data.train[-2:], data.train[:0]):
+        if data.token_bytes[nothing[1:]].sum() == 0:
+            with pytest.raises(ValueError, match="at least two held-out tokens"):
+                bits_per_byte(fresh(), nothing, data.token_bytes, 16)
+
+
+def test_progress_prints_one_line_per_measurement(capsys):
+    history = train(fresh(), DATA, RUN, progress=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(history.eval_steps) == 4
+    assert lines[-1].split()[:2] == ["step", "12/12:"]
+    assert f"{history.bits_per_byte[-1]:.3f} bits per byte" in lines[-1]
+    train(fresh(), DATA, RUN)
+    assert capsys.readouterr().out == ""
+
+
+def test_errors_before_the_first_step_say_what_to_do():
+    cases = [
+        (
+            dataclasses.replace(RUN, seq_len=17),
+            DATA,
+            "exceeds the model's context of 16",
+        ),
+        (
+            RUN,
+            dataclasses.replace(DATA, token_bytes=np.ones(999)),
+            "tokenizer.vocab_size",
+        ),
+        (RUN, dataclasses.replace(DATA, train=DATA.train + 300), "data.train needs"),
+        (RUN, dataclasses.replace(DATA, valid=DATA.valid[:1]), "data.valid needs"),
+    ]
+    for run, data, message in cases:
+        model = fresh()
+        with pytest.raises(ValueError, match=message):
+            train(model, data, run)
+        assert same_weights(model, fresh())
+    with pytest.raises(ValueError, match="let accumulate divide batch_size"):
+        TrainConfig(batch_size=6, accumulate=4)
+    for field, value in (("lr", 0.0), ("n_steps", -1), ("betas", (0.9, 0.0))):
+        with pytest.raises(ValueError, match=f"TrainConfig.{field} must be positive"):
+            TrainConfig(**{field: value})
+    assert TrainConfig(warmup=0, weight_decay=0.0).warmup == 0
+    assert History() == History()
