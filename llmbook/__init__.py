@@ -7,6 +7,7 @@ is derived in the chapter its docstring names.
 import os
 import random
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ def setup(seed: int = 0) -> "np.random.Generator":
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    # transformers imports tqdm, which asks for notebook widgets we do not use.
+    warnings.filterwarnings("ignore", message="IProgress not found")
 
     import numpy as np
 

@@ -52,9 +52,9 @@ def hessian_operator(
     flat = torch.cat([g.reshape(-1) for g in grads])  # (n,)
 
     def product(v: np.ndarray) -> np.ndarray:
-        v = torch.as_tensor(v.ravel(), dtype=flat.dtype)
+        u = torch.as_tensor(v.ravel(), dtype=flat.dtype)
         rows = torch.autograd.grad(
-            flat, params, v, retain_graph=True, materialize_grads=True
+            flat, params, u, retain_graph=True, materialize_grads=True
         )
         return torch.cat([r.reshape(-1) for r in rows]).double().numpy()
 

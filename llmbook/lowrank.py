@@ -38,7 +38,7 @@ def storage_ratio(m: int, n: int, k: int) -> float:
 
 
 def rank_for_ratio(m: int, n: int, ratio: float) -> int:
-    """Return the largest rank whose factors are ``ratio`` times smaller than the matrix.
+    """Return the largest rank whose factors are ``ratio`` times smaller than ``W``.
 
     Args:
         m: rows of the matrix.
@@ -91,9 +91,7 @@ def truncate(W: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return U[:, :k] * root, root[:, None] * Vt[:k]
 
 
-def output_directions(
-    W: np.ndarray, gram: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def output_directions(W: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the principal directions of a layer's outputs and their energies.
 
     Args:

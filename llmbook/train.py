@@ -146,7 +146,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     """
     if step < config.warmup:
         return config.lr * (step + 1) / (config.warmup + 1)
-    done = (step - config.warmup) / max(1, config.n_steps - config.warmup)
+    done = (step - config.warmup) / (config.n_steps - config.warmup)
     low = config.final_lr
     return config.lr * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
 
@@ -167,7 +167,8 @@ def bits_per_byte(
     8, lower is better. Raises ValueError when there is nothing to predict.
     To be built in ch-language-models-as-probability.
     """
-    if len(tokens) < 2 or token_bytes[tokens[1:]].sum() == 0:
+    n_bytes = int(token_bytes[tokens[1:]].sum())
+    if n_bytes == 0:
         raise ValueError("no text to measure on: bring at least two held-out tokens")
     device = model.embed.weight.device
     ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).to(device)
@@ -179,7 +180,7 @@ def bits_per_byte(
     with torch.inference_mode():
         for xs, ys in zip(x.split(batch_size), y.split(batch_size), strict=True):
             nats += _cross_entropy(model(xs), ys, "sum").item()
-    return nats / math.log(2) / int(token_bytes[tokens[1:]].sum())
+    return nats / math.log(2) / n_bytes
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from llmbook import attention as A
 from llmbook.grading import grade
-from torch import nn
 
 
 @pytest.fixture(autouse=True)

@@ -82,6 +82,8 @@ def test_top_p_by_hand():
     for p, kept in ((0.05, [1]), (0.6, [1, 3]), (0.8, [1, 2, 3]), (0.95, [0, 1, 2, 3])):
         finite = filter_logits(logits, top_p=p).isfinite()
         assert finite.nonzero()[:, 1].tolist() == kept
+    exact = torch.zeros(1, 4)  # four times exactly 1/4: two reach 1/2
+    assert filter_logits(exact, top_p=0.5).isfinite().sum() == 2
 
 
 def test_draws_follow_the_tempered_distribution():
@@ -141,6 +143,7 @@ def test_stop_ids_end_the_answer():
         ("xENENDz", ("END",), ["x", "EN"]),
         ("uvwxyz", ("wz", "vwxy"), ["u"]),
         ("abcd", ("cd", "bcd"), ["a"]),
+        ("xbcd", ("cd", "bcd", "xbcy"), ["x"]),
         ("abEN", ("END",), ["a", "b", "EN"]),
         ("END", ("END",), []),
         ("é🙂!", (), ["é", "🙂", "!"]),
@@ -196,7 +199,8 @@ def test_prompt_errors_say_what_to_do(model):
     with pytest.raises(ValueError, match="room for 8 in the context of 48"):
         generate(model, [1] * 40, Sampling(max_new_tokens=9))
     with pytest.raises(ValueError, match="room for 0 in the context of 48"):
-        generate(model, [1] * 50)
+        generate(model, [1] * 48)
+    assert len(generate(model, [1] * 47)) == 1
     assert len(generate(model, [1] * 40, Sampling(max_new_tokens=8))) == 8
     assert len(generate(model, [1] * 40)) == 8  # no limit: until the context is full
     with pytest.raises(ValueError, match="257 tokens, the model 256"):

@@ -145,6 +145,8 @@ def test_one_dial():
         assert (config.n_layers, config.d_head) == (depth, 64)
         assert config.d_ff % 64 == 0 and config.d_ff >= 8 * config.d_model / 3
         assert config.d_ff - 8 * config.d_model / 3 < 64
+        assert config.n_kv_heads == (depth if depth % 2 else depth // 2)
+    assert Config.dial(4) == Config()
     sizes = [Decoder(Config.dial(depth, 512, 8)).n_params for depth in (1, 2, 3)]
     assert sizes == sorted(sizes)
     assert (config.d_model, config.n_heads, config.vocab_size) == (768, 12, 512)
@@ -160,6 +162,11 @@ def test_number_of_parameters():
 
 def test_fresh_model_guesses_uniformly():
     torch.manual_seed(0)
+    config = dataclasses.replace(TINY, n_layers=8, d_model=64)
+    for name, weight in Decoder(config).named_parameters():
+        writes = name.endswith(("wo.weight", "down.weight"))
+        wanted = 0.02 / 4 if writes else 0.02 if weight.ndim == 2 else 0.0
+        assert weight.std().item() == pytest.approx(wanted, rel=0.1)
     model, x = Decoder(TINY), tokens(4, 24)
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -187,6 +188,9 @@ def test_checkpoint_errors_say_what_to_do(tmp_path):
         path.write_bytes(whole[:size])
         assert "truncated or no checkpoint" in resume(fresh(), DATA, RUN)
         assert path.read_bytes() == whole[:size]
+    torch.save({"format": RuntimeError}, path)  # loading must not unpickle objects
+    with pytest.raises(pickle.UnpicklingError):
+        train(fresh(), DATA, RUN, checkpoint=path, resume=True)
     torch.save({"step": 3}, path)
     assert "no checkpoint of train()" in resume(fresh(), DATA, RUN)
     with pytest.raises(FileNotFoundError, match="create it"):
@@ -209,6 +213,12 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoint(tmp_path, monkeypatch):
     state = torch.load(path, weights_only=True)
     assert state["step"] == 4
     assert all(torch.isfinite(w).all() for w in state["model"].values())
+
+    monkeypatch.undo()
+    model = fresh()  # a finite loss with an infinite gradient
+    model.norm.weight.register_hook(lambda grad: grad * math.inf)
+    with pytest.raises(FloatingPointError, match="step 0: loss 5"):
+        train(model, DATA, RUN)
 
 
 def test_schedule_equals_transformers():
@@ -269,6 +279,13 @@ def test_bits_per_byte_by_hand(n):
     assert bits == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-5)
 
 
+def test_eval_tokens_limits_what_is_measured_on():
+    for limit, measured in ((50, DATA.valid[:50]), (0, DATA.valid)):
+        history = train(fresh(), DATA, dataclasses.replace(RUN, eval_tokens=limit))
+        bits = bits_per_byte(fresh(), measured, DATA.token_bytes, 16, 4)
+        assert history.bits_per_byte[0] == bits
+
+
 def test_special_tokens_cost_bits_and_bring_no_bytes():
     data = Data.from_texts("the cat<|end|>", "the<|end|>", TOKENIZER)
     assert data.train[-1] == TOKENIZER.special["<|end|>"]
@@ -291,6 +308,11 @@ def test_progress_prints_one_line_per_measurement(capsys):
 
 
 def test_errors_before_the_first_step_say_what_to_do():
+    above = CONFIG.vocab_size - DATA.train.max()
+    below = DATA.train.min() + 1
+    train(fresh(), dataclasses.replace(DATA, train=DATA.train + above - 1), RUN)
+    train(fresh(), dataclasses.replace(DATA, train=DATA.train - below + 1), RUN)
+    train(fresh(), dataclasses.replace(DATA, valid=DATA.valid[:2]), RUN)
     cases = [
         (
             dataclasses.replace(RUN, seq_len=17),
@@ -302,7 +324,8 @@ def test_errors_before_the_first_step_say_what_to_do():
             dataclasses.replace(DATA, token_bytes=np.ones(999)),
             "tokenizer.vocab_size",
         ),
-        (RUN, dataclasses.replace(DATA, train=DATA.train + 300), "data.train needs"),
+        (RUN, dataclasses.replace(DATA, train=DATA.train + above), "data.train needs"),
+        (RUN, dataclasses.replace(DATA, train=DATA.train - below), "data.train needs"),
         (RUN, dataclasses.replace(DATA, valid=DATA.valid[:1]), "data.valid needs"),
     ]
     for run, data, message in cases:

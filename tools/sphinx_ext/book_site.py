@@ -1,6 +1,6 @@
 """The site's own Sphinx extension: numbers, ledger, part lists, and no outside request.
 
-It adds seven things to Jupyter Book, and nothing else:
+It adds eight things to Jupyter Book, and nothing else:
 
 * chapters are numbered as their files are: ``chapters/3_…/02_…`` is 3.02, its
   figures are Figure 3.02.1, 3.02.2, …;
@@ -9,6 +9,7 @@ It adds seven things to Jupyter Book, and nothing else:
   ``{standing}`3``` counts them;
 * references are labelled by their key, which is unique, where initials are not;
 * Chinese text is marked ``lang="zh"``, so that fonts and screen readers agree;
+* punctuation stays on the line of the formula that it belongs to;
 * scripts that would ask another host are taken out of every page;
 * a few pieces of markup are mended for keyboards and screen readers.
 """
@@ -161,6 +162,39 @@ class MarkChinese(SphinxTransform):
             if last < len(text):
                 pieces.append(nodes.Text(text[last:]))
             parent.replace(text, pieces)
+
+
+# --- Formulas in a line ----------------------------------------------------------
+
+
+class KeepPunctuation(SphinxTransform):
+    """Keep a full stop with the formula before it, a bracket with the one after.
+
+    A rendered formula is a box to the browser, which may break a line at its sides.
+    """
+
+    default_priority = 885
+
+    def apply(self, **kwargs: Any) -> None:
+        """Wrap each formula and the punctuation that touches it."""
+        for math in list(self.document.findall(nodes.math)):
+            parent = math.parent
+            place = parent.index(math)
+            before = after = ""
+            if place and isinstance(left := parent[place - 1], nodes.Text):
+                before = re.search(r"[(\[“‘]*$", left)[0]
+                if before:
+                    parent.replace(left, nodes.Text(left[: -len(before)]))
+            if place + 1 < len(parent) and isinstance(
+                right := parent[place + 1], nodes.Text
+            ):
+                after = re.match(r"[.,;:!?)\]’”–-]*", right)[0]
+                if after:
+                    parent.replace(right, nodes.Text(right[len(after) :]))
+            if before or after:
+                box = nodes.inline(classes=["nowrap"])
+                parent.replace(math, box)
+                box += [nodes.Text(before), math, nodes.Text(after)]
 
 
 # --- The ledger -----------------------------------------------------------------
@@ -330,7 +364,8 @@ class Ledger(SphinxDirective):
             f"<p class='ledger-head'><a class='ledger-id' href='#{anchor}'>{key}</a>"
             f" {_badge(own, text)}</p>"
         )
-        box += nodes.paragraph("", claim["claim"], classes=["ledger-claim"])
+        words, _ = self.state.inline_text(claim["claim"], self.lineno)
+        box += nodes.paragraph("", "", *words, classes=["ledger-claim"])
 
         line = nodes.paragraph(classes=["ledger-where"])
         tried = {docname for docname, _ in verdicts}
@@ -356,10 +391,11 @@ class Ledger(SphinxDirective):
                 f"{'cases' if cases > 1 else 'case'} in {len(tried)} {many}</summary>"
             )
             for docname, data in verdicts:
-                head = nodes.paragraph(classes=["ledger-source"])
-                head += self._chapter(docname)
-                head += nodes.Text(": " + data["verdict"])
-                box += head
+                if len(verdicts) > 1:
+                    head = nodes.paragraph(classes=["ledger-source"])
+                    head += self._chapter(docname)
+                    head += nodes.Text(": " + data["verdict"])
+                    box += head
                 box += _raw(_evidence_table(data))
             box += _raw("</details>")
         return box
@@ -527,6 +563,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     TocTreeCollector.assign_section_numbers = assign_numbers  # type: ignore[method-assign]
     register_plugin("pybtex.style.formatting", "book", BookStyle)
     app.add_transform(MarkChinese)
+    app.add_transform(KeepPunctuation)
     app.add_directive("ledger", Ledger)
     app.add_directive("part-chapters", PartChapters)
     app.add_role("standing", Standing())

@@ -24,7 +24,7 @@ def _one(f: Function) -> None:
 def _dense(f: Function) -> None:
     found = f([(6, 10)], [5], 0)
     assert found == 60, (
-        f"rank 5 of a 6 × 10 matrix takes 80 numbers in factors and 60 dense; got {found}"
+        f"rank 5 of 6 × 10: 80 numbers in factors, 60 dense; got {found}"
     )
 
 
@@ -112,7 +112,7 @@ EXERCISES = {
         function="compressed_size",
         checks=(
             Check("one matrix in factors", _one, "Two factors: m × k and k × n."),
-            Check("dense when factors are larger", _dense, "Take the smaller of the two."),
+            Check("dense when factors are larger", _dense, "Take the smaller one."),
             Check("several matrices and a rest", _total, "Each matrix decides alone."),
         ),
     ),
