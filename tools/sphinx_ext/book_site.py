@@ -184,16 +184,17 @@ class KeepPunctuation(SphinxTransform):
             if place and isinstance(left := parent[place - 1], nodes.Text):
                 before = re.search(r"[(\[“‘]*$", left)[0]
                 if before:
-                    parent.replace(left, nodes.Text(left[: -len(before)]))
+                    # By place: equal texts would be mixed up by replace().
+                    parent[place - 1] = nodes.Text(left[: -len(before)])
             if place + 1 < len(parent) and isinstance(
                 right := parent[place + 1], nodes.Text
             ):
                 after = re.match(r"[.,;:!?)\]’”–-]*", right)[0]
                 if after:
-                    parent.replace(right, nodes.Text(right[len(after) :]))
+                    parent[place + 1] = nodes.Text(right[len(after) :])
             if before or after:
                 box = nodes.inline(classes=["nowrap"])
-                parent.replace(math, box)
+                parent[place] = box
                 box += [nodes.Text(before), math, nodes.Text(after)]
 
 
