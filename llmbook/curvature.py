@@ -96,8 +96,11 @@ def lanczos(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalue estimates from both ends of the spectrum at once.
 
-    Every new direction is orthogonalised against all earlier ones, twice; memory
-    is ``n_steps`` vectors. Stops early when the directions are exhausted.
+    Every new direction is orthogonalised against all earlier ones, twice, so that no
+    eigenvalue appears two times. That takes ``n_steps`` float64 vectors and a working
+    copy of them: meant for small models. Where only the top value is wanted, the
+    three-term recurrence needs three vectors. Stops early when the directions are
+    exhausted.
 
     Args:
         A: symmetric, ``@`` on vectors of shape ``(n,)``.

@@ -141,6 +141,9 @@ def test_future_leak_sees_a_leak_and_nothing_else():
     x = qkv(3, 6, 8)[0]
     assert A.future_leak(lambda x: layer(x, mask=A.causal_mask(6)), x, 3) == 0
     assert A.future_leak(layer, x, 3) > 1e-3
+    blocks = torch.block_diag(torch.ones(3, 3), torch.ones(3, 3)).bool()
+    leaks = [A.future_leak(lambda x: layer(x, mask=blocks), x, c) for c in (3, 4)]
+    assert leaks[0] == 0 and leaks[1] > 1e-4  # one cut is not enough
     tokens = torch.arange(12).reshape(2, 6)
     embed = nn.Embedding(12, 8).double()
     assert A.future_leak(lambda t: layer(embed(t)), tokens, 5) > 1e-4
@@ -160,7 +163,7 @@ def test_permutation_equivariance_and_key_shift():
 # --- the graders know the museum's bugs ---------------------------------------------
 
 
-def causal_attention(q, k, v, n_heads, bug=None):
+def causal_attention(q, k, v, n_heads, bug=None, hidden=-np.inf):
     B, T, D = q.shape
     q, k, v = (x.reshape(B, T, n_heads, -1).swapaxes(1, 2) for x in (q, k, v))
     width = D if bug == "scale" else D // n_heads
@@ -169,9 +172,10 @@ def causal_attention(q, k, v, n_heads, bug=None):
     if bug == "inverted":
         mask = ~mask
     if bug != "no mask":
-        scores = np.where(mask, scores, -1e9)
+        scores = np.where(mask, scores, hidden)
     axis = -2 if bug == "axis" else -1
-    powers = np.exp(scores - scores.max(axis=axis, keepdims=True))
+    with np.errstate(invalid="ignore"):  # a row with nothing to see
+        powers = np.exp(scores - scores.max(axis=axis, keepdims=True))
     out = powers / powers.sum(axis=axis, keepdims=True) @ v
     if bug == "view":
         return out.reshape(B, T, D)
@@ -197,6 +201,33 @@ def test_grader_catches_a_softmax_that_writes_into_its_arguments():
 
     report = grade("attention-1", in_place)
     assert report.failed == "the arguments are left alone"
+
+
+def test_grader_catches_a_maximum_taken_before_the_mask():
+    def early(scores, mask):
+        powers = np.exp(scores - scores.max(axis=-1, keepdims=True)) * mask
+        total = powers.sum(axis=-1, keepdims=True)
+        return powers / np.where(total > 0, total, 1)
+
+    report = grade("attention-1", early)
+    assert report.failed == "hidden keys get exactly nothing"
+
+
+@pytest.mark.parametrize("hidden", [-1e4, -1e9])
+def test_grader_catches_a_finite_mask(hidden):
+    report = grade("attention-2", lambda *a: causal_attention(*a, hidden=hidden))
+    assert report.failed == "large scores do not overflow"
+
+
+def test_grader_catches_one_maximum_for_all_rows():
+    def common(m1, t1, o1, m2, t2, o2):
+        m = np.maximum(m1, m2)
+        p1, p2 = t1 * np.exp(m1 - m.max()), t2 * np.exp(m2 - m.max())
+        with np.errstate(all="ignore"):
+            o = (p1[:, None] * o1 + p2[:, None] * o2) / (p1 + p2)[:, None]
+            return m, (p1 + p2) * np.exp(m.max() - m), o
+
+    assert not grade("attention-3", common).passed
 
 
 def test_grader_catches_a_mean_of_the_parts():

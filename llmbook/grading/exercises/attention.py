@@ -50,7 +50,7 @@ def _softmax_mask(f: F) -> None:
         scores, mask = rng.normal(size=shape), rng.random(shape) < 0.6
         mask[..., 0] = True
         _close(f(scores, mask), _by_loops(scores, mask), f"random mask, {shape}")
-        hidden = np.asarray(f(np.where(mask, scores, 50.0), mask))
+        hidden = np.asarray(f(np.where(mask, scores, 1e4), mask))
         _close(hidden, _by_loops(scores, mask), "a huge score behind the mask")
 
 
@@ -127,10 +127,11 @@ def _causal(f: F) -> None:
 
 def _large(f: F) -> None:
     q, k, v = _qkv(2, 4, 6)
-    q, k = 40 * q, 40 * k
+    q, k = 1e5 * q, 1e5 * k
+    k[:, 0] = -q[:, 0]  # what query 0 sees is far below any mask of -1e9
     with np.errstate(all="ignore"):
         ours = f(q, k, v, 2)
-    _close(ours, _heads_by_loops(q, k, v, 2), "scores in the thousands")
+    _close(ours, _heads_by_loops(q, k, v, 2), "scores in the billions")
 
 
 # --- attention-3: merging two parts of the keys ---------------------------------------
@@ -148,6 +149,7 @@ def _merged(f: F, sizes: tuple[int, int], spread: float, shift: float) -> None:
     n1, n2 = sizes
     scores = spread * rng.normal(size=(4, n1 + n2))
     scores[:, n1:] += shift
+    scores += 2 * shift * np.arange(4)[:, None]  # rows have maxima far apart
     v = rng.normal(size=(n1 + n2, 3))
     with np.errstate(over="ignore"):
         ours = f(*_part(scores[:, :n1], v[:n1]), *_part(scores[:, n1:], v[n1:]))
@@ -238,8 +240,7 @@ EXERCISES = {
             Check(
                 "two parts equal the whole",
                 _merge_values,
-                hint="Bring both sums to the common maximum; they are the weights of "
-                "the two outputs.",
+                hint="Bring both sums to the common maximum: they weigh the outputs.",
             ),
             Check(
                 "parts with very different scores",

@@ -25,6 +25,8 @@ def _steps(f: Callable[..., float]) -> None:
         (3.0, 1.0, 0.5, 1e6),
         (0.05, 43.0, 2.0, 300.0),
         (0.2, 10.6, 1e-6, 1.0),
+        (6.0, 1.0, 1.0, 125.0),  # reaches the limit exactly: a logarithm overshoots
+        (0.501, 4.0, 1e-3, 10.0),  # slow growth: more than two thousand steps
     ]:
         want, got = _simulated(*case), f(*case)
         assert got == want, f"f{case}: a simulation needs {want} steps, got {got}"
@@ -79,10 +81,10 @@ def _plateau(f: Callable[..., float]) -> None:
 
 
 def _bracket(f: Callable[..., float]) -> None:
-    got = f(_parabola(1.0, 0.6), 1.0, 3)  # crosses at 10/3, bracket 2 to 4
-    assert got == 3.5, (
-        "first rate 1, crossing at 3.33: the bracket is 2 to 4, after 3 halvings "
-        f"3.25 to 3.5, and the answer its upper end; got {got}"
+    got = f(_parabola(1.0, 0.6), 1.0, 4)  # crosses at 10/3, bracket 2 to 4
+    assert got == 3.375, (
+        "first rate 1, crossing at 3.33: the bracket is 2 to 4, after 4 halvings "
+        f"3.25 to 3.375, and the answer its upper end; got {got}"
     )
 
 

@@ -14,7 +14,8 @@ Function = Callable[..., Any]
 
 
 def _one(f: Function) -> None:
-    for m, n, k, wanted in [(6, 10, 3, 48), (10, 6, 1, 16), (7, 5, 2, 24)]:
+    cases = [(6, 10, 3, 48), (10, 6, 1, 16), (7, 5, 2, 24), (20, 2, 1, 22)]
+    for m, n, k, wanted in cases:
         found = f([(m, n)], [k], 0)
         assert found == wanted, (
             f"a {m} × {n} matrix at rank {k} needs {wanted} numbers, got {found}"
@@ -26,6 +27,11 @@ def _dense(f: Function) -> None:
     assert found == 60, (
         f"rank 5 of 6 × 10: 80 numbers in factors, 60 dense; got {found}"
     )
+    for m, n in [(20, 2), (2, 20)]:
+        found = f([(m, n)], [2], 0)
+        assert found == 40, (
+            f"rank 2 of {m} × {n}: 44 numbers in factors, 40 dense; got {found}"
+        )
 
 
 def _total(f: Function) -> None:
