@@ -34,11 +34,12 @@ $(STAMP): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Python 3.11 or newer is needed; name one with PYTHON=python3.11"; exit 1; }
 	@echo "setting up $(VENV) with the pinned packages (minutes, once)"
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH_INDEX) \
 	  -r requirements.txt -c constraints.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@rm -f $(VENV)/ready-*; touch $@
+	@echo "$(VENV) is ready; next: make book or make test"
 
 book: $(STAMP) ## build the HTML site from the stored outputs and print its path
 	@$(PY) tools/build_site.py build
@@ -48,7 +49,7 @@ read: $(STAMP) ## serve the built site on 127.0.0.1 (PORT=8000)
 	@$(PY) tools/build_site.py serve --port $(PORT)
 
 test: $(STAMP) ## run everything: tests, every chapter, the site in a browser
-	@$(PY) tools/run_tests.py $(if $(CHANGED),--changed)
+	@$(PY) tools/run_tests.py $(if $(filter 1,$(CHANGED)),--changed)
 	@echo "next: make portability before you call a chapter finished"
 
 check: $(STAMP) ## the fast gates, under two minutes, no chapter executed
@@ -70,6 +71,7 @@ import: $(STAMP) ## take JupyterLab edits back into the source: make import C=3.
 lab: $(STAMP) ## open the chapters in JupyterLab
 	@echo "edit in JupyterLab, then: make import C=..., make chapter C=..."
 	@$(PY) -m jupyterlab chapters
+	@echo "next: make import C=... for the chapters you edited"
 
 bench: $(STAMP) ## measure build and execution seconds into benchmarks/results/
 	@$(PY) benchmarks/book.py

@@ -23,6 +23,8 @@ def reference_environment() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
+    # The path in pyproject.toml is relative; pytest may run from any folder.
+    config.option.nbval_sanitize_with = str(ROOT / "tests" / "sanitize.cfg")
     # Stored outputs are compared on the reference environment only; on any other
     # every cell must still run, and the assertions in the cells still decide.
     if config.option.nbval and reference_environment():

@@ -50,7 +50,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "tools/build_site.py", "build", "--out", folder]
         site = seconds(command)
-        pages = len(list((Path(folder) / "_build" / "html").rglob("*.html")))
+        html = (Path(folder) / "_build" / "html").rglob("*.html")
+        pages = sum("_static" not in path.parts for path in html)
     chapters = {}
     for source in sources():
         notebook = source.with_suffix(".ipynb")

@@ -39,6 +39,8 @@ def agree(what: str, ours: Any, theirs: Any, atol: float = 1e-6) -> None:  # noq
     if not (np.isfinite(atol) and atol >= 0):
         raise ValueError(f"agree: atol must be a finite number >= 0, not {atol!r}")
     a, b = _array(ours), _array(theirs)
+    # Small integer types wrap around when subtracted.
+    a, b = (x.astype(np.float64) if x.dtype.kind in "iub" else x for x in (a, b))
     if a.shape != b.shape:
         raise AssertionError(f"{what}: shapes differ, ours {a.shape}, theirs {b.shape}")
     if a.size == 0:

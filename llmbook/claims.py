@@ -82,6 +82,8 @@ class Rule:
         names = [case.name for case in self.cases]
         if not names:
             raise ValueError(f"rule for {self.claim}: give at least one case")
+        if all(case.era == "then" for case in self.cases):
+            raise ValueError(f"rule for {self.claim}: add a case for today")
         if len(set(names)) != len(names):
             raise ValueError(f"rule for {self.claim}: case names must differ: {names}")
 
@@ -180,7 +182,7 @@ def verdict(claim: str, rule: Rule, evidence: Mapping[str, Value]) -> Verdict:
     A case is *yes* when the number (or the whole interval) satisfies its
     comparison with the margin to spare, *no* when it misses by the margin, else
     *undecided*. All yes: holds. All no: does not hold. Some of each: holds when
-    the settings of the yes cases. All ``then`` cases yes and all ``now`` cases no:
+    the settings of the yes cases. Some ``then`` case yes and all ``now`` cases no:
     dated. Anything undecided: not settled here.
 
     Args:
@@ -205,7 +207,8 @@ def verdict(claim: str, rule: Rule, evidence: Mapping[str, Value]) -> Verdict:
             f"{sorted(missing) or 'none'}, unknown {sorted(extra) or 'none'}"
         )
     values = {name: _clean(claim, name, value) for name, value in evidence.items()}
-    outcomes = {case.name: case.outcome(values[case.name]) for case in rule.cases}
+    # Judged as shown: a reader must be able to derive the verdict from the card.
+    outcomes = {c.name: c.outcome(_shown(values[c.name], c)) for c in rule.cases}
     status, text = derive(rule, outcomes)
     return Verdict(rule, values, outcomes, status, text)
 
@@ -217,7 +220,7 @@ def derive(rule: Rule, outcomes: Mapping[str, str]) -> tuple[str, str]:
     now = {outcomes[case.name] for case in rule.cases if case.era == "now"}
     if "undecided" in met:
         return "not settled here", "not settled here"
-    if then == {"yes"} and now == {"no"}:
+    if "yes" in then and now == {"no"}:
         return "dated", "dated"
     if met == {"yes"}:
         return "holds", "holds"
@@ -257,10 +260,10 @@ def interval(samples: Sequence[float], level: float = 0.95) -> tuple[float, floa
 def _clean(claim: str, name: str, value: object) -> Value:
     parts = value if isinstance(value, (tuple, list)) else (value,)
     numbers = [float(part) for part in parts]
-    if len(numbers) not in (1, 2) or any(math.isnan(x) for x in numbers):
+    if len(numbers) not in (1, 2) or not all(map(math.isfinite, numbers)):
         raise ValueError(
             f"{claim}, case {name!r}: evidence must be a number or a (low, high) "
-            f"pair without NaN, not {value!r}"
+            f"pair of finite ones, not {value!r}"
         )
     if len(numbers) == 1:
         return numbers[0]
@@ -283,6 +286,12 @@ def _bound(case: Case) -> str:
 
 def _round(x: float, case: Case) -> float:
     return 0.0 if abs(x) < case.floor else float(f"{x:.{case.digits}g}")
+
+
+def _shown(value: Value, case: Case) -> Value:
+    if isinstance(value, tuple):
+        return _round(value[0], case), _round(value[1], case)
+    return _round(value, case)
 
 
 def _rounded(value: Value, case: Case) -> float | list[float]:

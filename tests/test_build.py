@@ -213,9 +213,9 @@ def test_wrong_arguments_get_one_clear_line(tool, said):
     ],
 )
 def test_make_says_what_is_missing(words, said):
-    # STAMP=Makefile: an existing file, so that nothing is installed here.
+    # An existing file as stamp, declared old: nothing is installed here.
     run = subprocess.run(
-        ["make", *words, "STAMP=Makefile"],
+        ["make", *words, "STAMP=Makefile", "-o", "Makefile"],
         cwd=ROOT,
         capture_output=True,
         text=True,

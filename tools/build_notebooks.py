@@ -250,7 +250,11 @@ def _output(out: Any, cell: Any, where: str, count: int) -> Any:
     if out.output_type == "error":
         if "raises-exception" not in tags:
             trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(out.traceback))
-            raise CellFailure(f"{where}: {out.ename}: {out.evalue}\n{trace[-2500:]}")
+            said = "".join(o.text for o in cell.outputs if o.output_type == "stream")
+            raise CellFailure(
+                f"{where}: {out.ename}: {out.evalue}\n{trace[-2500:]}\n"
+                f"last output: {said[-800:].strip() or 'none'}"
+            )
         out.traceback = [f"{out.ename}: {out.evalue}"]
         return out
     if out.output_type == "stream":
@@ -303,13 +307,33 @@ def _finish(nb: Any) -> None:
 
 def build(source: Path) -> tuple[Path, str, float]:
     """Build one chapter; returns (source, error text or '', seconds)."""
+    source, error, record = build_and_record(source)
+    return source, error, record.get("seconds", 0.0)
+
+
+def build_and_record(source: Path) -> tuple[Path, str, dict[str, Any]]:
+    """Build one chapter; returns (source, error text or '', record of the build)."""
     start = time.perf_counter()
+    notebook = source.with_suffix(".ipynb")
     try:
         format_cells(source)
-        write_atomically(source.with_suffix(".ipynb"), execute(source))
+        # Before the run: what changes meanwhile makes the result stale.
+        inputs = inputs_hash(source)
+        write_atomically(notebook, execute(source))
     except CellFailure as error:
-        return source, str(error), time.perf_counter() - start
-    return source, "", time.perf_counter() - start
+        return source, str(error), {}
+    except Exception as error:  # a broken header, an unreadable cell: name the chapter
+        return source, f"{number(source)}: {type(error).__name__}: {error}", {}
+    return (
+        source,
+        "",
+        {
+            "inputs": inputs,
+            "output": hashlib.sha256(notebook.read_bytes()).hexdigest(),
+            "source": hashlib.sha256(source.read_bytes()).hexdigest(),
+            "seconds": round(time.perf_counter() - start, 1),
+        },
+    )
 
 
 # --- the command --------------------------------------------------------------------
@@ -330,30 +354,24 @@ def main(argv: list[str] | None = None) -> int:
         print(f"all {len(sources())} chapters are current; next: make book")
         return 0
     todo.sort(key=lambda p: -state.get(number(p), {}).get("seconds", 1e9))
-    failures = 0
+    failures, built = 0, {}
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     with ProcessPoolExecutor(max_workers=min(WORKERS, len(todo))) as pool:
-        jobs = [pool.submit(build, path) for path in todo]
+        jobs = [pool.submit(build_and_record, path) for path in todo]
         for i, job in enumerate(as_completed(jobs), 1):
-            path, error, seconds = job.result()
+            path, error, record = job.result()
             name = f"[{i}/{len(todo)}] {number(path)} {path.stem[3:]}"
             if error:
                 failures += 1
-                print(f"{name}: FAILED after {seconds:.0f} s\n{error}\n", flush=True)
+                print(f"{name}: FAILED\n{error}\n", flush=True)
                 continue
             size = path.with_suffix(".ipynb").stat().st_size // 1000
-            print(f"{name}: {seconds:.0f} s, {size} kB", flush=True)
-            state[number(path)] = {
-                "inputs": inputs_hash(path),
-                "output": hashlib.sha256(
-                    path.with_suffix(".ipynb").read_bytes()
-                ).hexdigest(),
-                "seconds": round(seconds, 1),
-            }
+            print(f"{name}: {record['seconds']:.0f} s, {size} kB", flush=True)
+            built[number(path)] = record
     CACHE.mkdir(exist_ok=True)
     # Another build may have written meanwhile: keep its records.
     latest = json.loads(STATE.read_text()) if STATE.exists() else {}
-    write_atomically(STATE, json.dumps({**latest, **{k: v for k, v in state.items()}}))
+    write_atomically(STATE, json.dumps({**latest, **built}))
     if failures:
         print(f"{failures} of {len(todo)} failed; the old notebooks are untouched")
         return 1
@@ -362,4 +380,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped; the old notebooks are untouched")

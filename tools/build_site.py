@@ -7,6 +7,7 @@ python tools/build_site.py serve [--port 8000]
 import argparse
 import functools
 import http.server
+import shutil
 import subprocess
 import sys
 import time
@@ -39,8 +40,11 @@ def build(out: Path | None = None, root: Path = ROOT) -> Path:
     if run.returncode or not index.exists():
         words = [x for x in (run.stdout + run.stderr).splitlines() if x.strip()]
         said = [x for x in words if "WARNING" in x or "ERROR" in x] or words[-30:]
+        # Pages read before the failure would not warn again.
+        shutil.rmtree(index.parent.parent / ".doctrees", ignore_errors=True)
         fail("the site does not build:\n" + "\n".join(said))
-    pages = len(list(index.parent.rglob("*.html")))
+    html = index.parent.rglob("*.html")
+    pages = sum("_static" not in path.parts for path in html)
     print(f"{pages} pages in {time.perf_counter() - start:.0f} s, no notebook executed")
     return index
 
@@ -70,8 +74,8 @@ def main(argv: list[str] | None = None) -> int:
         fail("there is no site yet; run: make book")
     try:
         httpd = server(args.port)
-    except OSError as error:
-        fail(f"port {args.port}: {error.strerror}; choose another: make read PORT=8001")
+    except (OSError, OverflowError) as error:
+        fail(f"port {args.port}: {error}; choose another: make read PORT=8001")
     print(
         f"the book: http://127.0.0.1:{httpd.server_port}/  (Ctrl+C stops)", flush=True
     )

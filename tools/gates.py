@@ -72,6 +72,20 @@ def order(nb: dict[str, Any]) -> list[str]:
     return problems
 
 
+TAGS = {
+    "claim",
+    "export",
+    "hide-input",
+    "nbval-ignore-output",
+    "no-live",
+    "photo",
+    "raises-exception",
+    "rule",
+    "solution",
+    "starter",
+}
+
+
 def ignored(nb: dict[str, Any]) -> list[str]:
     """At most two cells may go uncompared, and never a claim or a whole chapter."""
     cells = [c for c in code_cells(nb) if "nbval-ignore-output" in tags_of(c)]
@@ -81,9 +95,12 @@ def ignored(nb: dict[str, Any]) -> list[str]:
     for cell in cells:
         if {"claim", "rule", "solution"} & set(tags_of(cell)):
             problems.append("a claim, rule or solution cell is ignored by nbval")
+    for cell in nb["cells"]:
+        if unknown := set(tags_of(cell)) - TAGS:
+            problems.append(f"unknown tags {sorted(unknown)}: nbval may obey them")
     for cell in code_cells(nb):
         text = source_of(cell)
-        if "nbval-skip" in tags_of(cell) or "NBVAL_SKIP" in text:
+        if "NBVAL_SKIP" in text:
             problems.append("a cell is skipped by nbval")
         if re.search(r"#\s*(NBVAL_IGNORE_OUTPUT|PYTEST_VALIDATE_IGNORE)", text):
             problems.append("a comment hides a cell from nbval; use the tag")
@@ -123,14 +140,18 @@ def ledger(nb: dict[str, Any]) -> list[str]:
     """
     from llmbook import claims
 
-    problems, shown = [], []
+    problems: list[str] = []
+    shown: list[tuple[int, str]] = []
+    assigned: dict[str, int] = {}
     for i, cell in enumerate(code_cells(nb), 1):
-        has_rule = any(
-            "Rule for " in "".join(out.get("data", {}).get("text/plain", ""))
-            for out in cell["outputs"]
-        )
-        if has_rule:
-            shown.append((i, "".join(str(out) for out in cell["outputs"])))
+        for node in ast.walk(ast.parse(source_of(cell))):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                assigned[node.id] = i
+        if "rule" in tags_of(cell):
+            shown += [
+                (i, "".join(out.get("data", {}).get("text/plain", "")))
+                for out in cell["outputs"]
+            ]
         for out in cell["outputs"]:
             data = out.get("data", {})
             html = "".join(data.get("text/html", ""))
@@ -163,10 +184,37 @@ def ledger(nb: dict[str, Any]) -> list[str]:
                 problems.append(f"{where}: the text differs from the data")
             if fresh._html() != html:
                 problems.append(f"{where}: the HTML differs from the data")
-            if not any(j < i and stored["claim"] in text for j, text in shown):
+            before = [j for j, text in shown if j < i and text == repr(rule)]
+            if not before:
                 problems.append(f"{where}: its rule was not shown before")
+            problems += [
+                f"{where}: {what}"
+                for what in _typed(source_of(cell), assigned, max(before, default=0))
+            ]
             if stored["status"] not in STATUSES:
                 problems.append(f"{where}: unknown verdict {stored['status']!r}")
+    return problems
+
+
+def _typed(code: str, assigned: dict[str, int], rule_cell: int) -> list[str]:
+    """Evidence must be measured: no literal, and nothing older than the rule."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", "")) == "verdict"
+    ]
+    problems = []
+    for call in calls:
+        evidence = call.args[2] if len(call.args) > 2 else None
+        if isinstance(evidence, ast.Dict):
+            if any(isinstance(value, ast.Constant) for value in evidence.values):
+                problems.append("evidence is typed in, not measured")
+        elif isinstance(evidence, ast.Name):
+            if assigned.get(evidence.id, 0) <= rule_cell:
+                problems.append("its evidence is older than its rule")
+        else:
+            problems.append("give the evidence as a dictionary or a name")
     return problems
 
 

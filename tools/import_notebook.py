@@ -6,10 +6,14 @@ Only cells are taken: text, code and tags. Outputs are not; rebuild afterwards. 
 source's header stays, and nothing is written before it reads back as the same cells.
 """
 
+import hashlib
+import json
 import sys
+from itertools import zip_longest
 from pathlib import Path
 
 from _book import fail, find, number, read_source, write_atomically
+from build_notebooks import STATE
 
 
 def imported(source: Path, notebook: Path) -> str:
@@ -50,6 +54,13 @@ def main(argv: list[str]) -> int:
             fail(f"{number(source)} has no notebook to import from")
         import nbformat
 
+        state = json.loads(STATE.read_text()) if STATE.exists() else {}
+        built = state.get(number(source), {}).get("source")
+        if built and built != hashlib.sha256(source.read_bytes()).hexdigest():
+            fail(
+                f"{source.name} was edited after it was built; importing would lose "
+                f"that edit: run make chapter C={number(source)} or git stash it first"
+            )
         text = imported(source, notebook)
         temporary = source.with_name(source.name + ".importing")
         temporary.write_text(text, encoding="utf-8")
@@ -57,7 +68,9 @@ def main(argv: list[str]) -> int:
         got = [(c.cell_type, c.source) for c in read_source(temporary).cells]
         temporary.unlink()
         if wanted != got:
-            first = next(i for i, (a, b) in enumerate(zip(wanted, got)) if a != b)
+            first = next(
+                i for i, (a, b) in enumerate(zip_longest(wanted, got)) if a != b
+            )
             fail(f"{notebook.name}: cell {first + 1} cannot be written as Markdown")
         if text == source.read_text(encoding="utf-8"):
             print(f"{number(source)}: nothing to import")

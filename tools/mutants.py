@@ -63,7 +63,7 @@ def collect(source: Path) -> dict[str, Graded]:
 def examine(source: Path) -> list[Graded]:
     """Put every graded exercise of a chapter through the gate."""
     from llmbook.grading import grade, load
-    from llmbook.grading.mutation import mutants, trial
+    from llmbook.grading.mutation import Mutant, mutants, trial
 
     names = imports(read_source(source).cells)
     items = sorted(collect(source).values(), key=lambda item: item.exercise)
@@ -88,6 +88,14 @@ def examine(source: Path) -> list[Graded]:
                 item.problems.append(f"the {kind} {verb}: {report!r}")
         if item.problems:
             continue
+        # The control: unmutated, in the same kind of child, it must pass.
+        tree = ast.parse(item.solution)
+        kept = (ast.FunctionDef, ast.Import, ast.ImportFrom)
+        tree.body = [node for node in tree.body if isinstance(node, kept)]
+        control = trial(item.exercise, Mutant("none", 0, ast.unparse(tree)), names)
+        if control.fate != "survived":
+            item.problems.append(f"unmutated, the solution is {control.fate}")
+            continue
         used = set()
         for mutant in mutants(item.solution):
             outcome = trial(item.exercise, mutant, names)
@@ -96,7 +104,10 @@ def examine(source: Path) -> list[Graded]:
             if outcome.fate == "survived":
                 item.problems.append(f"survived: line {mutant.line}: {mutant.change}")
         listed = load(item.exercise).equivalent
-        equal = {o.mutant.change for o in item.outcomes if o.fate == "equivalent"}
+        excused = [o.mutant.change for o in item.outcomes if o.fate == "equivalent"]
+        equal = set(excused)
+        for change in sorted(c for c in equal if excused.count(c) > 1):
+            item.problems.append(f"one excuse for several mutants: {change}")
         for change in sorted(set(listed) - equal):
             why = "is killed" if change in used else "is no mutant"
             item.problems.append(f"listed as equivalent, but {why}: {change}")

@@ -130,6 +130,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("chapters", nargs="*")
     parser.add_argument("--all", action="store_true")
     args = parser.parse_args(argv)
+    sys.path.insert(0, str(ROOT))
+    from conftest import reference_environment
+
+    if other := reference_environment():
+        fail(f"outputs are compared on the reference environment only; here: {other}")
     todo = find(args.chapters) if args.chapters else sources() if args.all else chosen()
     if not todo:
         print("no chapter changed within a day and none was drawn; ALL=1 runs all")
@@ -140,7 +145,8 @@ def main(argv: list[str] | None = None) -> int:
         bits = probe(setting)
         moved = [lib for lib, x, y in zip(("NumPy", "torch"), base, bits) if x != y]
         effects[name] = " and ".join(moved)
-        print(f"{name}: " + " ".join(f"{k}={v}" for k, v in setting.items()))
+        applied = {k: environment(setting).get(k, "") for k in setting}
+        print(f"{name}: " + " ".join(f"{k}={v}" for k, v in applied.items() if v))
         print(
             f"    changes bits of {effects[name]}"
             if moved
@@ -167,6 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     for path, name in bad:
         print(f"\n--- {path.name} under {name}\n{results[path, name][1]}")
     print(f"\n{len(jobs) - len(bad)} of {len(jobs)} runs reproduce")
+    print("next: mend what differs" if bad else "next: commit, or make test")
     return 1 if bad else 0
 
 

@@ -87,13 +87,17 @@ def mutants(source: str) -> Iterator[Mutant]:
     """Yield every mutant of a solution's source, one change each.
 
     Args:
-        source: Python source of the solution cell; calls to ``grade`` are ignored.
+        source: Python source of the solution cell; only its functions and
+            imports are used.
 
     Yields:
         Mutant with a readable description. Duplicates in effect are not removed.
     """
     tree = ast.parse(source)
-    tree.body = [node for node in tree.body if not _is_grade(node)]
+    # Definitions only: an assertion in the solution cell must not do the
+    # checks' work.
+    kept = (ast.FunctionDef, ast.Import, ast.ImportFrom)
+    tree.body = [node for node in tree.body if isinstance(node, kept)]
     _strip_docstrings(tree)
     seen: set[str] = set()
     for path, node in _walk(tree, ()):
@@ -177,13 +181,6 @@ def _in_child(attempt: Callable[[], str], seconds: float) -> tuple[bool, str]:
     return True, text.decode(errors="replace").removeprefix("ok:") if text else "crash"
 
 
-def _is_grade(node: ast.stmt) -> bool:
-    return any(
-        isinstance(n, ast.Call) and getattr(n.func, "id", "") == "grade"
-        for n in ast.walk(node)
-    )
-
-
 def _strip_docstrings(tree: ast.AST) -> None:
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(
@@ -250,6 +247,10 @@ def _variants(node: ast.AST) -> Iterator[ast.AST]:
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
         if node.id in _NAMES:
             yield ast.Name(_NAMES[node.id], node.ctx)
+    elif isinstance(node, ast.If):
+        yield ast.If(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
+    elif isinstance(node, ast.IfExp):
+        yield ast.IfExp(node.test, node.orelse, node.body)
     elif isinstance(node, ast.Call):
         yield from _call(node)
 
@@ -281,7 +282,10 @@ def _call(node: ast.Call) -> Iterator[ast.AST]:
     if name in ("transpose", "swapaxes", "permute") and isinstance(
         node.func, ast.Attribute
     ):
-        yield node.func.value  # the transpose dropped
+        # The transpose dropped, of x.transpose() or of np.transpose(x).
+        library = getattr(node.func.value, "id", "") in ("np", "torch")
+        if not library or node.args:
+            yield node.args[0] if library else node.func.value
     if name == "range" and node.args:
         last = ast.BinOp(node.args[-1], ast.Sub(), ast.Constant(1))
         yield ast.Call(node.func, [*node.args[:-1], last], node.keywords)
