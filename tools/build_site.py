@@ -76,9 +76,8 @@ def main(argv: list[str] | None = None) -> int:
         httpd = server(args.port)
     except (OSError, OverflowError) as error:
         fail(f"port {args.port}: {error}; choose another: make read PORT=8001")
-    print(
-        f"the book: http://127.0.0.1:{httpd.server_port}/  (Ctrl+C stops)", flush=True
-    )
+    print(f"the book: http://127.0.0.1:{httpd.server_port}/", flush=True)
+    print("next: open that address; Ctrl+C stops the server", flush=True)
     try:
         httpd.serve_forever()
     except KeyboardInterrupt:

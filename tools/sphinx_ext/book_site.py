@@ -301,6 +301,7 @@ class Ledger(SphinxDirective):
         """Build the page from ``assets/claims.json`` and the notebooks."""
         claims = _claims(self.env)
         found = collect(self.env)
+        found.pop("C00", None)  # the example claim of a chapter just begun
         if unknown := sorted(set(found) - {claim["id"] for claim in claims}):
             raise self.error(
                 f"{', '.join(unknown)}: verdict without a claim in assets/claims.json"
