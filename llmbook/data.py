@@ -459,7 +459,9 @@ def _bert(
     B, T = ids.shape
 
     def linear(x: np.ndarray, name: str) -> np.ndarray:
-        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+        # One large product instead of B small ones: (B, T, D) as (B·T, D).
+        y = x.reshape(B * T, -1) @ weights[f"{name}.weight"].T
+        return y.reshape(B, T, -1) + weights[f"{name}.bias"]
 
     def layer_norm(x: np.ndarray, name: str) -> np.ndarray:
         centred = x - x.mean(axis=-1, keepdims=True)
