@@ -73,7 +73,8 @@ lab: $(STAMP) ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab chapters
 	@echo "next: make import C=... for the chapters you edited"
 
-bench: $(STAMP) ## measure build and execution seconds into benchmarks/results/
+bench: $(STAMP) ## compare llmbook with the libraries; time the book: benchmarks/results/
+	@$(PY) benchmarks/package.py
 	@$(PY) benchmarks/book.py
 
 portability: $(STAMP) ## re-run chapters as other CPUs would (C="3.02", ALL=1)
