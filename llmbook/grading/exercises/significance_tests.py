@@ -1,0 +1,210 @@
+"""Checks of the exercises in ch-significance-tests, against independent references."""
+
+import itertools
+from collections.abc import Callable
+from fractions import Fraction
+from math import comb
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from llmbook.grading import Check, Exercise
+
+F = Callable[..., Any]
+
+
+def _close(ours: object, wanted: object, what: str, atol: float = 1e-9) -> None:
+    ours, wanted = np.asarray(ours, dtype=float), np.asarray(wanted, dtype=float)
+    if ours.shape != wanted.shape:
+        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
+    gap = float(np.abs(ours - wanted).max(initial=0))
+    if not gap <= atol:
+        raise AssertionError(f"{what}: got {ours}, wanted {wanted}")
+
+
+# --- significance_tests-1: from labels to a p-value -----------------------------------
+
+
+def _exact(wins: int, losses: int) -> float:
+    m = wins + losses
+    tail = sum(Fraction(comb(m, k), 2**m) for k in range(min(wins, losses) + 1))
+    return float(min(Fraction(1), 2 * tail))
+
+
+def _labels(wins: int, losses: int, both: int, neither: int) -> tuple[list, list, list]:
+    rows = (
+        [("x", "y", "x")] * wins
+        + [("y", "x", "x")] * losses
+        + [("z", "z", "z")] * both
+        + [("x", "y", "z")] * neither
+    )
+    order = np.random.default_rng().permutation(len(rows))
+    a, b, truth = zip(*(rows[i] for i in order), strict=True)
+    return list(a), list(b), list(truth)
+
+
+def _compare_on(f: F, tables: list[tuple[int, int, int, int]]) -> None:
+    for table in tables:
+        wins, losses, *_ = table
+        delta, p = f(*_labels(*table))
+        what = f"{wins} wins, {losses} losses, {table[2]} both, {table[3]} neither"
+        _close(delta, (wins - losses) / sum(table), f"difference, {what}")
+        _close(p, _exact(wins, losses), f"p-value, {what}")
+
+
+def _compare_values(f: F) -> None:
+    _compare_on(f, [(7, 1, 5, 0), (2, 9, 4, 0), (12, 5, 20, 0), (1, 0, 3, 0)])
+
+
+def _compare_ties(f: F) -> None:
+    _compare_on(f, [(4, 4, 3, 0), (0, 0, 6, 0), (3, 3, 0, 2)])
+
+
+def _compare_neither(f: F) -> None:
+    _compare_on(f, [(6, 1, 2, 5), (0, 5, 1, 9), (0, 0, 0, 4)])
+
+
+# --- significance_tests-2: flip whole clusters ----------------------------------------
+
+
+def _flip_reference(d: np.ndarray, cluster: list) -> float:
+    names = list(dict.fromkeys(cluster))
+    hits = total = 0
+    for signs in itertools.product((1, -1), repeat=len(names)):
+        sign = dict(zip(names, signs, strict=True))
+        value = sum(x * sign[c] for x, c in zip(d, cluster, strict=True))
+        hits += abs(value) >= abs(sum(d)) - 1e-9
+        total += 1
+    return hits / total
+
+
+def _flip_on(f: F, d: list[float], cluster: list, what: str) -> None:
+    _close(f(np.array(d), np.array(cluster)), _flip_reference(d, cluster), what)
+
+
+def _flip_values(f: F) -> None:
+    rng = np.random.default_rng()
+    for k, size in ((3, 4), (5, 2), (6, 3)):
+        cluster = rng.permutation(np.repeat(np.arange(k) * 7, size))
+        d = rng.normal(size=k * size) + 0.4
+        _flip_on(f, d.tolist(), cluster.tolist(), f"{k} clusters of {size}")
+
+
+def _flip_uneven(f: F) -> None:
+    rng = np.random.default_rng()
+    cluster = [0, 0, 0, 0, 1, 2, 2, 3]
+    _flip_on(f, (rng.normal(size=8) + 0.5).tolist(), cluster, "clusters of 4, 1, 2, 1")
+    uneven = [1.0, 1.0, 1.0, 1.0, -2.0, 1.0]
+    _flip_on(f, uneven, [0, 0, 0, 0, 1, 2], "clusters of 4, 1, 1")
+    names = ["pay", "card", "pay", "loan", "card"]
+    _flip_on(f, [1.0, -0.5, 0.7, 2.0, 0.3], names, "clusters with names")
+
+
+def _flip_negative(f: F) -> None:
+    _flip_on(f, [-3.0, -1.0, -2.0, 0.5], [0, 1, 2, 2], "a mean below zero")
+    _flip_on(f, [1.0, 1.0, 1.0], [0, 1, 2], "three equal differences")
+    _flip_on(f, [1.0, -1.0, 2.0], [4, 4, 9], "a cluster that sums to zero")
+    # 0.1 + 0.2 and 0.3 tie in mathematics and differ in the last bit.
+    _flip_on(f, [0.1, 0.2, -0.3, 0.6], [0, 1, 2, 3], "ties up to rounding")
+    _flip_on(f, [0.1, 0.2, 0.3], [0, 1, 2], "ties up to rounding, three items")
+
+
+# --- significance_tests-3: Benjamini and Hochberg ------------------------------------
+
+
+def _bh_reference(p: np.ndarray) -> np.ndarray:
+    m = len(p)
+    ordered = sorted(p)
+    adjusted = [min(ordered[j] * m / (j + 1) for j in range(i, m)) for i in range(m)]
+    return np.array([min(1.0, adjusted[ordered.index(x)]) for x in p])
+
+
+def _bh_values(f: F) -> None:
+    rng = np.random.default_rng()
+    for m in (2, 5, 13):
+        for _ in range(5):
+            p = rng.random(m) ** 3
+            _close(f(p.copy()), _bh_reference(p), f"{m} p-values", 1e-12)
+
+
+def _bh_edges(f: F) -> None:
+    _close(f([0.04]), [0.04], "a single p-value")
+    _close(f([1.0, 0.9]), [1.0, 1.0], "nothing found")
+    _close(f([0.03, 0.01, 0.03]), [0.03, 0.03, 0.03], "a tie")
+
+
+# --- significance_tests-4: plan an evaluation -----------------------------------------
+
+
+def _plan_reference(delta: float, differ: float, k: int) -> float:
+    z = NormalDist().inv_cdf(1 - 0.025 / k)
+    y = NormalDist().inv_cdf(0.8)
+    return ((z * differ**0.5 + y * (differ - delta**2) ** 0.5) / delta) ** 2
+
+
+def _plan_values(f: F) -> None:
+    for delta, differ, k in (
+        (0.05, 0.2, 1),
+        (0.02, 0.1, 1),
+        (0.01, 0.3, 7),
+        (0.13, 0.21, 20),
+        (0.3, 0.31, 3),
+    ):
+        wanted = int(np.ceil(_plan_reference(delta, differ, k)))
+        got = f(delta, differ, k)
+        if got != wanted:
+            what = f"delta {delta}, differ {differ}, {k} variants"
+            raise AssertionError(f"{what}: {got} items, wanted {wanted}")
+
+
+def _plan_limits(f: F) -> None:
+    try:
+        f(0.2, 0.1, 1)
+    except ValueError:
+        pass
+    else:
+        raise AssertionError("delta 0.2 with 0.1 disagreement is impossible: no error")
+    wanted = int(np.ceil(_plan_reference(0.25, 0.25, 2)))
+    if f(0.25, 0.25, 2) != wanted:
+        raise AssertionError("delta equal to differ is possible: every change a gain")
+
+
+EXERCISES = {
+    "significance_tests-1": Exercise(
+        function="compare",
+        checks=(
+            Check("wins and losses", _compare_values, hint="Count only-A and only-B."),
+            Check("ties", _compare_ties, hint="Equal wins and losses: p is 1."),
+            Check("both wrong", _compare_neither, hint="Compare with truth first."),
+        ),
+    ),
+    "significance_tests-2": Exercise(
+        function="cluster_flip_p",
+        checks=(
+            Check("values", _flip_values, hint="One sign per cluster, not per item."),
+            Check("uneven clusters", _flip_uneven, hint="Use sums, not means."),
+            Check("signs and ties", _flip_negative, hint="Two-sided; ≥ with slack."),
+        ),
+        equivalent={
+            "1 → 2": "every total appears twice, and their shares stay",
+            "1e-12 → 2e-12": "any slack between rounding and the data's steps will do",
+            "np.abs(totals) >= abs(sums.sum()) - 1e-12 → "
+            "np.abs(totals) > abs(sums.sum()) - 1e-12": "the slack decides ties",
+        },
+    ),
+    "significance_tests-3": Exercise(
+        function="benjamini_hochberg",
+        checks=(
+            Check("values", _bh_values, hint="Minimum over j ≥ i: run from the end."),
+            Check("edges", _bh_edges, hint="In the order of the input, at most 1."),
+        ),
+    ),
+    "significance_tests-4": Exercise(
+        function="plan",
+        checks=(
+            Check("items", _plan_values, hint="Two-sided: α / (2 k) in each tail."),
+            Check("limits", _plan_limits, hint="delta = differ is still possible."),
+        ),
+    ),
+}
