@@ -1,0 +1,157 @@
+"""Checks of the exercises in ch-probability-and-mle, against other references."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import optimize, special
+
+from llmbook.grading import Check, Exercise
+
+F = Callable[..., Any]
+
+
+def _close(ours: object, wanted: object, what: str, atol: float = 1e-9) -> None:
+    ours, wanted = np.asarray(ours, dtype=float), np.asarray(wanted, dtype=float)
+    if ours.shape != wanted.shape:
+        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
+    if np.isnan(ours).any() or np.any(np.isinf(ours) != np.isinf(wanted)):
+        raise AssertionError(f"{what}: NaN or infinity where a number belongs: {ours}")
+    finite = np.isfinite(wanted)
+    gap = float(np.abs(ours[finite] - wanted[finite]).max(initial=0))
+    if not gap <= atol:
+        raise AssertionError(f"{what}: off by up to {gap:.3g}")
+
+
+# --- probability_and_mle-2: Bayes in log space ----------------------------------------
+
+
+def _bayes_values(f: F) -> None:
+    rng = np.random.default_rng()
+    for n, classes, features in ((4, 3, 5), (2, 5, 1), (1, 2, 3)):
+        prior = rng.dirichlet(np.ones(classes))
+        likelihood = rng.uniform(0.05, 1, size=(n, classes, features))
+        joint = prior * likelihood.prod(-1)
+        wanted = np.log(joint / joint.sum(1, keepdims=True))
+        ours = f(np.log(prior), np.log(likelihood))
+        _close(ours, wanted, f"{n} examples, {classes} classes, {features} features")
+
+
+def _bayes_many(f: F) -> None:
+    rng = np.random.default_rng()
+    with np.errstate(all="ignore"):
+        for level in (-3.0, 3.0):
+            x = level + 0.01 * rng.normal(size=(3, 4, 10_000))
+            prior = np.log(rng.dirichlet(np.ones(4)))
+            joint = prior + x.sum(-1)
+            wanted = joint - special.logsumexp(joint, axis=1, keepdims=True)
+            _close(f(prior, x), wanted, "10,000 features", 1e-6)
+        x[0] += 6.0  # one example far above the others
+        joint = prior + x.sum(-1)
+        wanted = joint - special.logsumexp(joint, axis=1, keepdims=True)
+        _close(f(prior, x), wanted, "examples of very different size", 1e-6)
+
+
+def _bayes_impossible(f: F) -> None:
+    x = np.log(np.array([[[0.5, 0.2], [1.0, 1e-300], [0.1, 0.1]]]))
+    x[0, 1, 1] = -np.inf
+    prior = np.log(np.array([0.2, 0.5, 0.3]))
+    joint = np.array([0.2 * 0.1, 0.0, 0.3 * 0.01])
+    with np.errstate(divide="ignore"):
+        wanted = np.log(joint / joint.sum())[None]
+    _close(f(prior, x), wanted, "an impossible class")
+
+
+# --- probability_and_mle-3: censored waiting times ------------------------------------
+
+
+def _rate_values(f: F) -> None:
+    rng = np.random.default_rng()
+    for n in (5, 12):
+        times, done = rng.exponential(2.0, n) + 0.1, rng.random(n) < 0.6
+        done[0], done[1] = True, False
+
+        def negative(
+            log_rate: float, t: np.ndarray = times, d: np.ndarray = done
+        ) -> float:
+            rate = np.exp(log_rate)
+            return -float(np.sum(np.where(d, log_rate - rate * t, -rate * t)))
+
+        best = optimize.minimize_scalar(negative, bounds=(-8, 8), method="bounded")
+        _close(
+            f(times, done), np.exp(best.x), f"{n} requests, {done.sum()} ended", 1e-4
+        )
+
+
+def _rate_exact(f: F) -> None:
+    got = f(np.array([1.0, 2.0, 5.0]), np.array([True, True, False]))
+    _close(got, 0.25, "two ended in 8 seconds of waiting", 1e-12)
+    _close(f([4.0], [True]), 0.25, "one request, as lists", 1e-12)
+
+
+def _rate_none(f: F) -> None:
+    try:
+        f(np.array([1.0, 2.0]), np.array([False, False]))
+    except ValueError:
+        return
+    raise AssertionError("no request finished: no ValueError was raised")
+
+
+# --- probability_and_mle-4: smoothing -------------------------------------------------
+
+
+def _smoothed_reference(counts: np.ndarray, alpha: float) -> np.ndarray:
+    out = np.empty(counts.shape)
+    for i, row in enumerate(counts):
+        total = float(row.sum()) + alpha * len(row)
+        for j, count in enumerate(row):
+            out[i, j] = (count + alpha) / total if total else 1 / len(row)
+    return out
+
+
+def _smoothed_values(f: F) -> None:
+    rng = np.random.default_rng()
+    for shape in ((3, 5), (4, 2), (1, 7)):
+        counts = rng.integers(0, 9, size=shape)
+        counts[0, 0] = 4
+        for alpha in (1, 0.3):
+            wanted = _smoothed_reference(counts, alpha)
+            _close(f(counts.copy(), alpha), wanted, f"{shape}, α = {alpha}", 1e-12)
+
+
+def _smoothed_unseen(f: F) -> None:
+    counts = np.array([[0, 0, 0, 0], [3, 1, 0, 0]])
+    with np.errstate(all="raise"):
+        for alpha in (0, 0.5, 2):
+            wanted = _smoothed_reference(counts, alpha)
+            _close(f(counts, alpha), wanted, f"an unseen context, α = {alpha}", 1e-12)
+    once = np.array([[0, 1, 0], [0, 0, 0]])
+    _close(f(once, 0), _smoothed_reference(once, 0), "one count, α = 0", 1e-12)
+    _close(f(counts, 0)[1], [0.75, 0.25, 0, 0], "α = 0 is maximum likelihood", 1e-12)
+
+
+EXERCISES = {
+    "probability_and_mle-2": Exercise(
+        function="log_posterior",
+        checks=(
+            Check("values", _bayes_values, hint="Sum logs over features, then add."),
+            Check("many features", _bayes_many, hint="Subtract the largest first."),
+            Check("impossible", _bayes_impossible, hint="exp(−inf) is 0."),
+        ),
+    ),
+    "probability_and_mle-3": Exercise(
+        function="rate_mle",
+        checks=(
+            Check("the maximum", _rate_values, hint="Unfinished: only e^(−λt)."),
+            Check("by hand", _rate_exact, hint="Endings over all the time."),
+            Check("nothing finished", _rate_none, hint="Raise ValueError."),
+        ),
+    ),
+    "probability_and_mle-4": Exercise(
+        function="smoothed",
+        checks=(
+            Check("values", _smoothed_values, hint="Add α to V counts, so αV below."),
+            Check("unseen contexts", _smoothed_unseen, hint="Avoid 0 / 0."),
+        ),
+    ),
+}
