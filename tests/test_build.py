@@ -52,6 +52,28 @@ def test_equal_cells_get_different_ids(tmp_path):
     assert len(set(ids)) == len(ids)
 
 
+def test_prose_build_keeps_outputs_and_refuses_changed_code(tmp_path):
+    source = chapter(tmp_path / "1_a", "print(1 + 1)", "print(5)")
+    assert build_notebooks.build(source)[1] == ""
+    notebook = source.with_suffix(".ipynb")
+    source.write_text(source.read_text().replace("# T\n", "# Another title\n"))
+    _, error, record = build_notebooks.build_and_record(source, prose=True)
+    assert error == ""
+    assert record["inputs"] == "prose"
+    by_prose = notebook.read_bytes()
+    assert b"Another title" in by_prose
+    assert build_notebooks.build(source)[1] == ""
+    assert notebook.read_bytes() == by_prose  # a full build gives the same bytes
+    for spoilt, said in (
+        (source.read_text().replace("1 + 1", "1 + 2"), "code cell 1 changed"),
+        (source.read_text() + "\n```{code-cell} ipython3\n7\n```\n", "number of code"),
+    ):
+        source.write_text(spoilt)
+        _, error, _ = build_notebooks.build_and_record(source, prose=True)
+        assert said in error
+        assert notebook.read_bytes() == by_prose
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [

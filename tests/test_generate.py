@@ -47,7 +47,7 @@ class Script(Decoder):
         super().__init__(CONFIG)
         self.text = BYTES.encode(text)
 
-    def forward(self, tokens, cache=None):
+    def forward(self, tokens, cache=None, lengths=None):
         cache.length += tokens.shape[1]
         self.said = getattr(self, "said", 0) + 1
         logits = torch.zeros(*tokens.shape, 256)
@@ -184,6 +184,30 @@ def test_batch_equals_one_by_one(model):
     assert generate_batch(model, prompts, stopping) == stopped
     assert len(stopped[0]) <= 4
     assert generate_batch(model, [], sampling) == []
+    endless = [
+        generate(model, prompt) for prompt in prompts
+    ]  # until the context is full
+    assert [len(ids) for ids in endless] == [45, 47, 45, 47, 44]
+    assert generate_batch(model, prompts) == endless
+
+
+def test_batch_shares_passes_and_rows_leave(model):
+    """One pass a step for all prompts; rows that have ended cost nothing more."""
+    sizes = []
+    handle = model.register_forward_hook(
+        lambda _, args, __: sizes.append(args[0].shape)
+    )
+    ids = generate(model, [4], Sampling(max_new_tokens=3))
+    sizes.clear()
+    sampling = Sampling(max_new_tokens=6, stop_ids=(ids[2],))
+    results = generate_batch(model, [[1, 2, 3], [4], [200, 7]], sampling)
+    handle.remove()
+    n_steps = [min(len(row) + 1, 6) for row in results]  # the last one says stop
+    assert len(set(n_steps)) == 3 and results[1] == ids[:2]
+    assert sizes[0] == (3, 3)
+    for step, shape in enumerate(sizes[1:], 1):
+        assert shape == (sum(n > step for n in n_steps), 1)
+    assert len(sizes) == max(n_steps)
 
 
 def test_prompt_errors_say_what_to_do(model):

@@ -5,9 +5,14 @@ import dataclasses
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
-from llmbook.model import Config, Decoder, KVCache
+from llmbook.model import Config, Decoder, KVCache, attention_mask
 
 TINY = Config(
     vocab_size=97, n_layers=2, n_heads=4, n_kv_heads=2, d_model=32, d_ff=48, max_len=24
@@ -39,10 +44,16 @@ def decoder(config: Config = TINY, std: float = 0.1) -> Decoder:
     return model
 
 
-def llama(model: Decoder) -> LlamaForCausalLM:
-    """Hugging Face's model with the same weights."""
+def llama(model: Decoder) -> LlamaForCausalLM | MistralForCausalLM:
+    """Hugging Face's model with the same weights; Mistral, if there is a window."""
     c = model.config
-    config = LlamaConfig(
+    kind, library = LlamaConfig, LlamaForCausalLM
+    more = {}
+    if c.window:
+        kind, library = MistralConfig, MistralForCausalLM
+        more = {"sliding_window": c.window}
+    config = kind(
+        **more,
         vocab_size=c.vocab_size,
         hidden_size=c.d_model,
         intermediate_size=c.d_ff,
@@ -54,7 +65,7 @@ def llama(model: Decoder) -> LlamaForCausalLM:
         rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
         tie_word_embeddings=c.tie_embeddings,
     )
-    theirs = LlamaForCausalLM(config).eval()
+    theirs = library(config).eval()
     state = {}
     for name, weight in model.state_dict().items():
         for ours, hugging_face in LLAMA_NAMES.items():
@@ -89,6 +100,31 @@ def test_logits_equal_llama(changes):
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("window", [1, 2, 7, 23, 24, 100])
+@pytest.mark.parametrize("pieces", [[24], [1] * 24, [9, 1, 1, 10, 3]])
+def test_window_equals_mistral(window, pieces):
+    config = dataclasses.replace(TINY, window=window)
+    model, x = decoder(config), tokens(2, 24)
+    cache = KVCache(config, batch_size=2)
+    with torch.no_grad():
+        theirs = llama(model)(x, use_cache=False).logits
+        ours = torch.cat([model(piece, cache) for piece in x.split(pieces, dim=1)], 1)
+        full = decoder()(x)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(full[:, :window], ours[:, :window], atol=1e-5, rtol=0)
+    if window < 24:  # one token more than the window can see makes the difference
+        assert (full[:, window:] - ours[:, window:]).abs().amax(-1).min() > 1e-4
+
+
+def test_mask_by_hand():
+    seen = [[1, 1, 0, 0], [0, 1, 1, 0]]
+    mask = attention_mask(torch.tensor([1, 2]), 4, window=2)
+    assert mask.tolist() == [[bool(x) for x in row] for row in seen]
+    rows = attention_mask(torch.tensor([[[0]], [[3]]]), 4)
+    assert rows.shape == (2, 1, 1, 4)
+    assert rows.sum(-1).flatten().tolist() == [1, 4]
+
+
 def test_gradients_equal_llama():
     model, x = decoder(), tokens(2, 12)
     theirs = llama(model)
@@ -109,6 +145,52 @@ def test_cache_equals_no_cache(pieces):
         parts = [model(piece, cache) for piece in x.split(pieces, dim=1)]
         torch.testing.assert_close(torch.cat(parts, 1), model(x), atol=1e-5, rtol=0)
     assert cache.length == 24
+
+
+@pytest.mark.parametrize("window", [0, 4])
+def test_ragged_rows_equal_each_row_alone(window):
+    config = dataclasses.replace(TINY, window=window)
+    model, lengths = decoder(config), [9, 1, 5, 9]
+    x, more = tokens(4, 9), tokens(4, 6, config).flip(0)
+    cache = KVCache(config, batch_size=4)
+    with torch.no_grad():
+        together = [model(x, cache, lengths)]  # filler: whatever stands behind
+        together += [model(piece, cache) for piece in more.split([1, 1, 3, 1], 1)]
+        together = torch.cat(together, 1)  # (4, 7, V)
+        for row, n in enumerate(lengths):
+            alone = model(torch.cat([x[row, :n], more[row]])[None])[:, n - 1 :]
+            torch.testing.assert_close(
+                together[row : row + 1], alone, atol=1e-5, rtol=0
+            )
+    assert cache.length.flatten().tolist() == [n + 6 for n in lengths]
+    assert cache.end == 15
+
+
+def test_rows_that_leave_do_not_disturb_the_rest():
+    model, x, new = decoder(), tokens(3, 8), tokens(3, 2)
+    whole, fewer = KVCache(TINY, 3), KVCache(TINY, 3)
+    with torch.no_grad():
+        for cache in (whole, fewer):
+            model(x, cache, [3, 8, 5])
+        fewer.keep([0, 2])
+        expected = model(new, whole)[[0, 2]]
+        torch.testing.assert_close(model(new[[0, 2]], fewer), expected)
+    assert (fewer.end, fewer.keys.shape[1]) == (7, 2)
+
+
+def test_lengths_give_the_last_logits_only():
+    model, x = decoder(), tokens(3, 10)
+    cache = KVCache(TINY, 3)
+    with torch.no_grad():
+        full = model(x)
+        last = model(x, lengths=[4, 10, 1])
+        model(x, cache, [10, 10, 10])
+    ends = full[torch.arange(3), torch.tensor([3, 9, 0])]
+    torch.testing.assert_close(last[:, 0], ends, atol=1e-5, rtol=0)
+    assert (cache.length, cache.end) == (10, 10)  # equal lengths: one number
+    for lengths in ([0, 4, 4], [4, 4, 11]):
+        with pytest.raises(ValueError, match=r"lengths .* must lie in 1\.\.10"):
+            model(x, lengths=lengths)
 
 
 def test_no_position_sees_the_future():
@@ -132,9 +214,9 @@ def test_position_counts_only_as_distance():
     attention = model.blocks[0].attention
     h = torch.randn(1, 8, 32, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        near = attention(h, model.cos[:8], model.sin[:8], None)
-        far = attention(h, model.cos[10:18], model.sin[10:18], None)
-        nowhere = attention(h, model.cos[:1], model.sin[:1], None)
+        near = attention(h, model.rope[:, :8], None, None)
+        far = attention(h, model.rope[:, 10:18], None, None)
+        nowhere = attention(h, model.rope[:, :1], None, None)
     torch.testing.assert_close(near, far, atol=1e-5, rtol=0)
     assert (near - nowhere).abs().max() > 1e-3
 
@@ -186,12 +268,15 @@ def test_saved_model_is_the_same(tie, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_half_precision_file_loads_as_float32(tmp_path):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_file_loads_as_float32(dtype, tmp_path):
     path = tmp_path / "model.safetensors"
-    decoder().half().save(path)
+    decoder().to(dtype).save(path)
     loaded, x = Decoder.load(path), tokens(1, 9)
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
-    torch.testing.assert_close(loaded(x), decoder()(x), atol=0.05, rtol=0)
+    assert loaded.rope.dtype == torch.float32
+    off = {torch.float16: 0.05, torch.bfloat16: 0.3}[dtype]
+    torch.testing.assert_close(loaded(x), decoder()(x), atol=off, rtol=0)
 
 
 def test_configuration_errors_say_what_to_do():
@@ -201,6 +286,8 @@ def test_configuration_errors_say_what_to_do():
         Config.from_dict({"zzz": 2})
     with pytest.raises(ValueError, match="d_ff must be positive"):
         Config(d_ff=0)
+    with pytest.raises(ValueError, match="window must be positive, not -1"):
+        Config(window=-1)
     with pytest.raises(ValueError, match="width of a head"):
         Config(d_model=100, n_heads=3)
     with pytest.raises(ValueError, match="even"):
@@ -253,7 +340,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         temporary.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("llmbook.model.save_file", half_written)
+    monkeypatch.setattr("llmbook.saved.save_file", half_written)
     with pytest.raises(OSError, match="disk full"):
         decoder(std=0.2).save(path)
     assert path.read_bytes() == before

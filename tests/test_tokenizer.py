@@ -2,13 +2,22 @@
 
 import json
 import random
+from itertools import pairwise
 
 import pytest
 from tokenizers import Tokenizer as Library
 from tokenizers import models, pre_tokenizers, trainers
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from llmbook.tokenizer import PATTERN, Tokenizer, train_bpe
+import llmbook.tokenizer
+from llmbook.tokenizer import (
+    PATTERN,
+    Tokenizer,
+    apply_merges,
+    learn_merges,
+    merge,
+    train_bpe,
+)
 
 # Repetition makes merges, near-repetition makes ties, runs make overlaps.
 SAMPLE = (
@@ -60,6 +69,61 @@ def test_same_merges_on_random_text_full_of_ties():
         model = json.loads(library(text, 330).to_str())["model"]
         merges = [tuple(model["vocab"][side] for side in m) for m in model["merges"]]
         assert train_bpe(text, 330).merges == merges
+
+
+def test_same_merges_as_counting_everything_again():
+    rng = random.Random(2)
+    for _ in range(10):
+        letters = ["".join(rng.choices("ab", k=rng.randrange(1, 9))) for _ in range(8)]
+        pieces = {piece.encode(): rng.randrange(1, 9) for piece in letters}
+        words = {tuple(Tokenizer().encode(p)): n for p, n in pieces.items()}
+        for new, learned in enumerate(learn_merges(pieces, 12), 256):
+            counts: dict[tuple[int, int], int] = {}
+            for word, n in words.items():
+                for pair in pairwise(word):
+                    counts[pair] = counts.get(pair, 0) + n
+            assert learned == min(counts, key=lambda p: (-counts[p], p))
+            words = {tuple(merge([*w], learned, new)): n for w, n in words.items()}
+
+
+@pytest.mark.parametrize(
+    ("ids", "pair", "merged"),
+    [
+        ([1, 1, 1], (1, 1), [9, 1]),
+        ([1, 1, 1, 1], (1, 1), [9, 9]),
+        ([1, 2, 1, 2, 1], (1, 2), [9, 9, 1]),
+        ([2, 1, 1, 2], (1, 2), [2, 1, 9]),
+        ([2, 1], (1, 2), [2, 1]),
+        ([], (1, 2), []),
+    ],
+)
+def test_merge_works_from_the_left(ids, pair, merged):
+    before = [*ids]
+    assert merge(ids, pair, 9) == merged
+    assert ids == before
+
+
+def test_a_long_piece_takes_no_more_rounds_than_there_are_merges(ours, monkeypatch):
+    rng = random.Random(3)
+    piece = "".join(rng.choices("abcdefghinorst", k=5000))
+    rounds = []
+    monkeypatch.setattr(
+        llmbook.tokenizer, "merge", lambda *a: rounds.append(1) or merge(*a)
+    )
+    ranks = {pair: m for m, pair in enumerate(ours.merges)}
+    ids = apply_merges(Tokenizer().encode(piece), ranks)
+    assert 0 < len(rounds) <= len(ours.merges)
+    assert ours.decode(ids) == piece
+
+
+def test_encoding_again_gives_the_same_and_leaves_the_cache_alone(ours):
+    first = ours.encode(SAMPLE)
+    again = ours.encode(SAMPLE)
+    assert again == first and again is not first
+    first.clear()
+    single = ours.encode("the")
+    single.append(0)
+    assert ours.encode("the") == single[:-1]
 
 
 def test_ties_go_to_the_smallest_ids():

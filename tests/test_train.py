@@ -1,8 +1,14 @@
 """The training loop: it learns, it is exact, and it survives being killed."""
 
 import dataclasses
+import json
 import math
+import os
 import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -340,3 +346,142 @@ def test_errors_before_the_first_step_say_what_to_do():
             TrainConfig(**{field: value})
     assert TrainConfig(warmup=0, weight_decay=0.0).warmup == 0
     assert History() == History()
+
+
+def test_bfloat16_products_keep_float32_weights():
+    run = dataclasses.replace(RUN, n_steps=60, bfloat16=True)
+    whole, half = fresh(), fresh()
+    a = train(whole, DATA, dataclasses.replace(run, bfloat16=False))
+    b = train(half, DATA, run)
+    assert {p.dtype for p in half.parameters()} == {torch.float32}
+    assert a.loss != b.loss  # it acts
+    np.testing.assert_allclose(a.loss[:5], b.loss[:5], rtol=5e-3)
+    assert b.bits_per_byte[-1] < 0.7 * b.bits_per_byte[0]
+    again = fresh()
+    assert train(again, DATA, run) == b and same_weights(again, half)
+
+
+def test_tensorboard_holds_the_history(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = dataclasses.replace(RUN, checkpoint_every=1000)
+    history = train(fresh(), DATA, run, log_dir=tmp_path)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"loss", "grad_norm", "lr", "bits_per_byte"}
+    for name in ("loss", "grad_norm", "lr"):
+        points = events.Scalars(name)
+        assert [p.step for p in points] == list(range(1, 13))
+        values = [p.value for p in points]
+        assert values == pytest.approx(getattr(history, name), rel=1e-6)
+    points = events.Scalars("bits_per_byte")
+    assert [p.step for p in points] == history.eval_steps
+
+
+SCRIPT = """
+import dataclasses, json, os, sys
+import torch
+torch.set_num_threads(1)
+from tests.test_train import CONFIG, DATA, RUN, fresh
+from llmbook.train import train
+
+out, options = sys.argv[1], json.loads(sys.argv[2])
+run = dataclasses.replace(RUN, **options.get("run", {}))
+steps = 0
+if kill := options.get("kill"):
+    import signal
+    from llmbook import train as module
+    whole = module.get_batch
+    def get_batch(*args):
+        global steps
+        steps += 1
+        if steps > kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(*args)
+    module.get_batch = get_batch
+model = fresh()
+checkpoint = options.get("checkpoint")
+history = train(model, DATA, run, checkpoint, resume=True)
+rank = os.environ.get("RANK", "0")
+with open(f"{out}.{rank}.json", "w") as file:
+    json.dump(dataclasses.asdict(history), file)
+torch.save(model.state_dict(), f"{out}.{rank}.pt")
+"""
+
+
+def launch(tmp_path, name, processes=1, **options):
+    """Run the script above, alone or under torchrun; its exit code and its outputs."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    out = tmp_path / name
+    command = [sys.executable]
+    if processes > 1:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command += ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+        command += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    root = Path(__file__).resolve().parent.parent
+    env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    env |= {"GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(
+        [*command, str(script), str(out), json.dumps(options)],
+        cwd=root,
+        env=env,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    runs = []
+    for rank in range(processes):
+        if (path := tmp_path / f"{name}.{rank}.json").exists():
+            weights = torch.load(tmp_path / f"{name}.{rank}.pt", weights_only=True)
+            runs.append((json.loads(path.read_text()), weights))
+    return done, runs
+
+
+def test_killed_with_signal_9_and_resumed_is_never_killed(tmp_path):
+    whole, whole_model = train(model := fresh(), DATA, RUN), model
+    options = {"checkpoint": str(tmp_path / "run.pt")}
+    done, runs = launch(tmp_path, "first", kill=6, **options)
+    assert done.returncode == -9 and not runs
+    assert torch.load(tmp_path / "run.pt", weights_only=True)["step"] == 4
+    done, [(history, weights)] = launch(tmp_path, "second", **options)
+    assert done.returncode == 0, done.stderr
+    assert history == dataclasses.asdict(whole)
+    for name, weight in whole_model.state_dict().items():
+        assert torch.equal(weight, weights[name])
+
+
+def test_two_processes_are_one_process_on_the_joined_batch(tmp_path):
+    """With accumulation in each; and so again after both are killed."""
+    one = train(fresh(), DATA, RUN)
+    checkpoint = str(tmp_path / "run.pt")
+    pieces = {"accumulate": 2}
+    done, runs = launch(tmp_path, "two", 2, run=pieces)
+    assert done.returncode == 0, done.stderr
+    (first, weights), (second, others) = runs
+    assert first == second
+    np.testing.assert_allclose(first["loss"], one.loss, rtol=1e-4)
+    np.testing.assert_allclose(first["grad_norm"], one.grad_norm, rtol=1e-3)
+    np.testing.assert_allclose(first["bits_per_byte"], one.bits_per_byte, rtol=1e-4)
+    for name in weights:
+        assert torch.equal(weights[name], others[name])
+
+    done, runs = launch(
+        tmp_path, "killed", 2, run=pieces, kill=6, checkpoint=checkpoint
+    )
+    assert done.returncode != 0 and not runs
+    assert torch.load(checkpoint, weights_only=True)["step"] == 4
+    done, runs = launch(tmp_path, "resumed", 2, run=pieces, checkpoint=checkpoint)
+    assert done.returncode == 0, done.stderr
+    assert runs[0][0] == runs[1][0] == first  # to the last bit
+    for name in weights:
+        assert torch.equal(runs[1][1][name], weights[name])
+    assert {path.name for path in tmp_path.glob("*.pt*")} == {
+        "run.pt",
+        *(f"{name}.{rank}.pt" for name in ("two", "resumed") for rank in (0, 1)),
+    }
+    odd = dataclasses.replace(RUN, batch_size=5)
+    with pytest.raises(ValueError, match="does not split among 2 processes"):
+        train_module._check_fit(fresh(), DATA, odd, world=2)

@@ -3,6 +3,7 @@
     python tools/build_notebooks.py            what changed since the last build
     python tools/build_notebooks.py 3.02 1     chapter 3.02 and all of part 1
     python tools/build_notebooks.py --all      every chapter, changed or not
+    python tools/build_notebooks.py --prose 3.02   text only: keep stored outputs
 
 The notebook is a function of source, package and pins: cell ids are hashes of the
 cell's text, no times are stored, metadata is reduced to tags and mystnb, pictures
@@ -224,6 +225,29 @@ def execute(source: Path) -> str:
     return nbformat.writes(nb) + "\n"
 
 
+def with_stored_outputs(source: Path) -> str:
+    """Return the notebook with new prose and the outputs it has, as JSON text.
+
+    Only where every code cell is what it was: a changed one must be executed.
+    """
+    import nbformat
+
+    nb = read_source(source)
+    notebook = source.with_suffix(".ipynb")
+    if not notebook.exists():
+        raise CellFailure(f"{source.name}: no notebook yet: build it without --prose")
+    old = [c for c in nbformat.read(notebook, 4).cells if c.cell_type == "code"]
+    new = [c for c in nb.cells if c.cell_type == "code"]
+    changed = [i for i, (a, b) in enumerate(zip(old, new), 1) if a.source != b.source]
+    if changed or len(old) != len(new):
+        which = f"code cell {changed[0]}" if changed else "the number of code cells"
+        raise CellFailure(f"{source.name}: {which} changed: build it without --prose")
+    for cell, stored in zip(new, old, strict=True):
+        cell.outputs, cell.execution_count = stored.outputs, stored.execution_count
+    _finish(nb)
+    return nbformat.writes(nb) + "\n"
+
+
 def _cell_lines(source: Path) -> dict[int, int]:
     """Map the index of each code cell to the line its fence stands on."""
     text = source.read_text(encoding="utf-8")
@@ -311,15 +335,22 @@ def build(source: Path) -> tuple[Path, str, float]:
     return source, error, record.get("seconds", 0.0)
 
 
-def build_and_record(source: Path) -> tuple[Path, str, dict[str, Any]]:
-    """Build one chapter; returns (source, error text or '', record of the build)."""
+def build_and_record(
+    source: Path, prose: bool = False
+) -> tuple[Path, str, dict[str, Any]]:
+    """Build one chapter; returns (source, error text or '', record of the build).
+
+    With ``prose`` no cell is executed, and the record says so: the next build of what
+    changed runs the chapter again.
+    """
     start = time.perf_counter()
     notebook = source.with_suffix(".ipynb")
     try:
         format_cells(source)
         # Before the run: what changes meanwhile makes the result stale.
-        inputs = inputs_hash(source)
-        write_atomically(notebook, execute(source))
+        inputs = "prose" if prose else inputs_hash(source)
+        text = with_stored_outputs(source) if prose else execute(source)
+        write_atomically(notebook, text)
     except CellFailure as error:
         return source, str(error), {}
     except Exception as error:  # a broken header, an unreadable cell: name the chapter
@@ -344,7 +375,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("chapters", nargs="*", help="3.02, 3 or attention")
     parser.add_argument("--all", action="store_true", help="every chapter")
+    parser.add_argument(
+        "--prose", action="store_true", help="only text changed: execute nothing"
+    )
     args = parser.parse_args(argv)
+    if args.prose and not args.chapters:
+        parser.error("--prose needs the chapters: --prose 3.02")
     state = json.loads(STATE.read_text()) if STATE.exists() else {}
     if args.chapters:
         todo = find(args.chapters)
@@ -357,7 +393,7 @@ def main(argv: list[str] | None = None) -> int:
     failures, built = 0, {}
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     with ProcessPoolExecutor(max_workers=min(WORKERS, len(todo))) as pool:
-        jobs = [pool.submit(build_and_record, path) for path in todo]
+        jobs = [pool.submit(build_and_record, path, args.prose) for path in todo]
         for i, job in enumerate(as_completed(jobs), 1):
             path, error, record = job.result()
             name = f"[{i}/{len(todo)}] {number(path)} {path.stem[3:]}"
