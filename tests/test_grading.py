@@ -133,6 +133,17 @@ def test_a_false_excuse_is_exposed(template, monkeypatch):
     assert any("is no mutant: x → y" in p for p in item.problems)
 
 
+def test_checks_that_no_cell_calls_are_exposed(template, monkeypatch):
+    """An id spelt otherwise in the notebook must not pass as nothing to do."""
+    good = example.EXERCISES["template-1"]
+    monkeypatch.setitem(example.EXERCISES, "template-2", good)
+    items = {item.exercise: item for item in gate.examine(template[0])}
+    assert items["template-1"].problems == []
+    assert items["template-2"].problems == [
+        "has checks but is not graded in the chapter"
+    ]
+
+
 def test_a_hanging_mutant_is_stopped_and_listed():
     hang = Mutant("x → x", 1, "def runs_needed(s, e):\n    while True:\n        pass")
     start = time.perf_counter()

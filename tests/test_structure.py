@@ -84,7 +84,9 @@ def test_no_file_is_large_and_no_product_is_committed():
         assert not re.search(
             r"(^|/)(_build|\.venv|node_modules|\.cache|__pycache__)/", name
         ), name
-        assert (ROOT / name).stat().st_size <= 1_000_000, name
+        # The trained model is the one thing that may be larger.
+        limit = 8_000_000 if name.startswith("assets/models/") else 1_000_000
+        assert (ROOT / name).stat().st_size <= limit, name
 
 
 def toc_files(node):

@@ -1,16 +1,20 @@
 """The static gates: each returns a list of problems, empty when the gate is passed.
 
+    python tools/gates.py 3.02       what they hold against a chapter, and its lengths
+
 They read files and run nothing. `tests/test_gates.py` applies them to every
 chapter and shows, on spoiled copies, that each one can fail.
 """
 
+import argparse
 import ast
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
-from _book import ROOT, read_source
+from _book import ROOT, find, number, read_source, sources
 
 MIME = "application/vnd.llmbook.claim+json"
 STATUSES = ("holds", "holds when", "does not hold", "dated", "not settled here")
@@ -352,3 +356,35 @@ def hints(md: Path, nb: dict[str, Any]) -> dict[str, str]:
         "figures": str(pictures),
         "graded": str(len(set(re.findall(r"grade\(\s*\"([a-z0-9_]+-\d+)", text)))),
     }
+
+
+def problems(md: Path) -> list[str]:
+    """Everything that the static gates hold against a chapter."""
+    path = md.with_suffix(".ipynb")
+    if not path.exists():
+        return ["there is no notebook: make chapter"]
+    nb = load_notebook(path)
+    found = [*twin(md, nb), *order(nb), *ignored(nb), *figures(nb), *ledger(nb)]
+    return [*found, *claims_tried(md, nb), *exports(md, nb), *style(md, nb)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print each chapter's problems and lengths; returns 1 when there is a problem."""
+    parser = argparse.ArgumentParser(description="the static gates, chapter by chapter")
+    parser.add_argument("chapters", nargs="*", help="3.02, 3 or attention; none: all")
+    args = parser.parse_args(argv)
+    bad = 0
+    for md in find(args.chapters) if args.chapters else sources():
+        held = problems(md)
+        bad += len(held)
+        print(f"{number(md)} {md.stem[3:]}: {len(held) or 'no'} problems")
+        for problem in held:
+            print(f"  {problem}")
+        if md.with_suffix(".ipynb").exists():
+            lengths = hints(md, load_notebook(md.with_suffix(".ipynb")))
+            print("  " + ", ".join(f"{k} {v}" for k, v in lengths.items()))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,6 +6,7 @@ python tools/mutants.py 3.02       one chapter, with every mutant listed
 
 import argparse
 import ast
+import importlib.util
 import os
 import re
 import sys
@@ -60,6 +61,14 @@ def collect(source: Path) -> dict[str, Graded]:
     return graded
 
 
+def checked(source: Path) -> set[str]:
+    """Return the ids that the chapter's file of checks defines."""
+    name = f"llmbook.grading.exercises.{source.stem[3:]}"
+    if importlib.util.find_spec(name) is None:
+        return set()
+    return set(importlib.import_module(name).EXERCISES)
+
+
 def examine(source: Path) -> list[Graded]:
     """Put every graded exercise of a chapter through the gate."""
     from llmbook.grading import grade, load
@@ -67,7 +76,13 @@ def examine(source: Path) -> list[Graded]:
 
     names = imports(read_source(source).cells)
     items = sorted(collect(source).values(), key=lambda item: item.exercise)
+    items += [
+        Graded(exercise, problems=["has checks but is not graded in the chapter"])
+        for exercise in sorted(checked(source) - {item.exercise for item in items})
+    ]
     for item in items:
+        if item.problems:
+            continue
         function = load(item.exercise).function
         for kind, code, wanted in (
             ("starter", item.starter, False),

@@ -7,6 +7,7 @@ needs no source font.
 """
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -42,9 +43,7 @@ def used_characters(root: Path = ROOT) -> set[str]:
         for path in root.glob(pattern):
             text = path.read_text("utf8")
             if path.suffix in (".ipynb", ".json"):  # \u4e2d may stand for 中
-                text = re.sub(
-                    r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), text
-                )
+                text = json.dumps(json.loads(text), ensure_ascii=False)
             found.update(CJK.findall(text))
     return found
 
