@@ -16,7 +16,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     one. When the block raises, the temporary file goes and the old one stays.
     Raises FileNotFoundError when the folder does not exist.
 
-    To be built in ch-pretraining-run.
+    Explained in ch-pretraining-run.
     """
     path = Path(path)
     if not path.parent.is_dir():

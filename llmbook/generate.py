@@ -1,9 +1,10 @@
 """From logits to text: choose a token, feed it back, stop in time."""
 
 import codecs
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,25 +12,13 @@ from torch import Tensor
 from llmbook.model import Decoder, KVCache
 from llmbook.tokenizer import Tokenizer
 
-__all__ = [
-    "Sampling",
-    "choose",
-    "complete",
-    "filter_logits",
-    "generate",
-    "generate_batch",
-    "stream",
-    "stream_text",
-]
+__all__ = ["Sampling", "choose", "complete", "filter_logits"]
+__all__ += ["generate", "generate_batch", "stream", "stream_text"]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen and when to stop. The default is greedy.
-
-    Raises ValueError when a field is out of range.
-    To be built in ch-language-models-as-probability.
-    """
+    """How to choose and stop. To be built in ch-language-models-as-probability."""
 
     max_new_tokens: int = 0  # stop after so many; 0 goes on until the context is full
     temperature: float = 0.0  # divides the logits; 0 takes the most likely token
@@ -40,27 +29,33 @@ class Sampling:
     seed: int = 0  # of the generator that draws; unused when greedy
 
     def __post_init__(self) -> None:
-        strings = isinstance(self.stop, tuple) and all(self.stop)
+        def each(items: object, kind: type) -> bool:
+            return isinstance(items, tuple) and all(isinstance(x, kind) for x in items)
+
+        n, k, t, p = self.max_new_tokens, self.top_k, self.temperature, self.top_p
+        strings = each(self.stop, str) and all(self.stop)
         for name, fine, wanted in (
-            ("max_new_tokens", self.max_new_tokens >= 0, "0 (no limit) or above"),
-            ("temperature", self.temperature >= 0, "0 (greedy) or above"),
-            ("top_k", self.top_k >= 0, "0 (all tokens) or above"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("max_new_tokens", each((n,), Integral) and n >= 0, "0 or above"),
+            ("temperature", each((t,), Real) and t >= 0, "0 (greedy) or above"),
+            ("top_k", each((k,), Integral) and k >= 0, "0 (all tokens) or above"),
+            ("top_p", each((p,), Real) and 0 < p <= 1, "above 0 and at most 1"),
             ("stop", strings, "a tuple of non-empty strings"),
+            ("stop_ids", each(self.stop_ids, Integral), "a tuple of ids"),
         ):
             if not fine:
                 value = getattr(self, name)
                 raise ValueError(f"Sampling.{name} = {value!r}: must be {wanted}")
 
 
+Ids: TypeAlias = Sequence[int]
+Maybe: TypeAlias = Sampling | None  # None is greedy, to the end of the context
+
+
 def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """Set the logits (B, V) of unlikely tokens to −inf: first top-k, then top-p.
 
-    Top-k keeps the k most likely tokens and the equals of the k-th; 0 keeps all.
-    Top-p keeps the most likely tokens until their probability reaches ``top_p``; the
-    one that crosses the line stays, so at least one always does.
-
-    Source: Fan, Lewis and Dauphin (2018) for top-k; Holtzman et al. (2020) for top-p.
+    Top-k (Fan et al., 2018) keeps the k most likely and the equals of the k-th; top-p
+    (Holtzman et al., 2020) the most likely until they reach ``top_p``, at least one.
     To be built in ch-language-models-as-probability.
     """
     if 0 < top_k < logits.shape[-1]:
@@ -77,119 +72,99 @@ def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
 def choose(
     logits: Tensor, sampling: Sampling, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Choose one token per row of logits (B, V); ids (B,) on the same device.
+    """Choose one id per row of logits (B, V): temperature, then top-k, then top-p.
 
-    Applies temperature, top-k and top-p, in this order, and draws from ``generator``,
-    a CPU generator that greedy choice does not need.
-    To be built in ch-language-models-as-probability.
+    ``generator`` is on the CPU. To be built in ch-language-models-as-probability.
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
     # Drawn on the CPU in float32, so that one seed gives one text on any device.
     scaled = logits.float().cpu() / sampling.temperature
     p = filter_logits(scaled, sampling.top_k, sampling.top_p).softmax(dim=-1)
-    drawn = torch.multinomial(p, 1, generator=generator)  # (B, 1)
-    return drawn.squeeze(1).to(logits.device)
+    return torch.multinomial(p, 1, generator=generator)[:, 0].to(logits.device)
 
 
-def _steps(
-    model: Decoder, prompts: Sequence[Sequence[int]], sampling: Sampling
-) -> Iterator[list[int]]:
-    """Yield one id per row, again and again, for prompts of equal length."""
-    vocab_size, max_len = model.config.vocab_size, model.config.max_len
-    for prompt in prompts:
-        if len(prompt) == 0:
-            raise ValueError(
-                "empty prompt: give at least one token, such as an end-of-text token"
-            )
-        if not 0 <= min(prompt) <= max(prompt) < vocab_size:
-            raise ValueError(
-                f"prompt ids {min(prompt)}..{max(prompt)} leave the model's vocabulary "
-                f"0..{vocab_size - 1}: encode it with the tokenizer the model was "
-                "trained with"
-            )
-    room = max_len - len(prompts[0])
-    if room < max(sampling.max_new_tokens, 1):
+def _room(model: Decoder, prompt: Ids, sampling: Sampling) -> int:
+    """How many tokens may follow the prompt; ValueError when it cannot go on."""
+    V, max_len, n = model.config.vocab_size, model.config.max_len, len(prompt)
+    if n == 0:
+        least = "give at least one token, such as an end-of-text token"
+        raise ValueError(f"empty prompt: {least}")
+    if isinstance(prompt, str):
+        raise ValueError("the prompt is text, not ids: encode it, or call complete")
+    if not 0 <= min(prompt) <= max(prompt) < V:
         raise ValueError(
-            f"prompt of {len(prompts[0])} tokens leaves room for {max(room, 0)} in the "
+            f"prompt ids {min(prompt)}..{max(prompt)} leave the model's vocabulary "
+            f"0..{V - 1}: encode it with the tokenizer the model was trained with"
+        )
+    if max_len - n < max(sampling.max_new_tokens, 1):
+        raise ValueError(
+            f"prompt of {n} tokens leaves room for {max(max_len - n, 0)} in the "
             f"context of {max_len}: shorten the prompt or lower max_new_tokens"
         )
-    weight = model.embed.weight
+    return sampling.max_new_tokens or max_len - n
+
+
+def _run(model: Decoder, prompts: Sequence[Ids], sampling: Sampling) -> Iterator[dict]:
+    """Yield {row: new id} of the rows that go on, step by step, until none does."""
+    rooms = [_room(model, prompt, sampling) for prompt in prompts]
+    rows, lengths = list(range(len(prompts))), [len(prompt) for prompt in prompts]
+    # Filler on the right: causality hides it, and new tokens are written over it.
+    filled = [[*p, *[0] * (max(lengths) - len(p))] for p in prompts]
+    tokens = torch.tensor(filled, device=model.embed.weight.device)  # (B, T)
+    cache = KVCache(model.config, len(prompts), like=model.embed.weight)
     generator = torch.Generator().manual_seed(sampling.seed)
-    cache = KVCache(model.config, len(prompts), like=weight)
-    tokens = torch.tensor(prompts, device=weight.device)  # (B, T)
-    for _ in range(sampling.max_new_tokens or room):
+    step = 0
+    while rows:
+        step += 1
         with torch.inference_mode():  # not around the yield: it would leak out
-            logits = model(tokens, cache)[:, -1]  # (B, V)
+            logits = model(tokens, cache, lengths if step == 1 else None)[:, -1]
             new = choose(logits, sampling, generator)  # (B,)
-        yield new.tolist()
-        tokens = new[:, None]  # (B, 1): the cache holds the rest
+        drawn = zip(rows, new.tolist(), strict=True)
+        yield (said := {row: i for row, i in drawn if i not in sampling.stop_ids})
+        going = [i for i, row in enumerate(rows) if row in said and step < rooms[row]]
+        if 0 < len(going) < len(rows):
+            cache.keep(going)
+        rows, tokens = [rows[i] for i in going], new[going, None]  # (B, 1)
 
 
-def stream(
-    model: Decoder, prompt: Sequence[int], sampling: Sampling | None = None
-) -> Iterator[int]:
+def stream(model: Decoder, prompt: Ids, sampling: Maybe = None) -> Iterator[int]:
     """Yield new ids one at a time, without the prompt and without a stop id.
 
-    ``sampling`` is greedy if None; its ``stop`` strings need text and are ignored.
-    Raises ValueError on an empty prompt, an id outside the vocabulary, or a prompt
-    that leaves no room for ``max_new_tokens``.
-    To be built in ch-language-models-as-probability.
+    ValueError on a bad prompt. To be built in ch-language-models-as-probability.
     """
-    sampling = sampling or Sampling()
-    for [token] in _steps(model, [prompt], sampling):
-        if token in sampling.stop_ids:
-            return
-        yield token
+    for said in _run(model, [prompt], sampling or Sampling()):
+        yield from said.values()
 
 
-def generate(
-    model: Decoder, prompt: Sequence[int], sampling: Sampling | None = None
-) -> list[int]:
-    """Return all ids that ``stream`` yields; same arguments and errors.
-
-    To be built in ch-language-models-as-probability.
-    """
+def generate(model: Decoder, prompt: Ids, sampling: Maybe = None) -> list[int]:
+    """All that ``stream`` yields. To be built in ch-language-models-as-probability."""
     return list(stream(model, prompt, sampling))
 
 
 def generate_batch(
-    model: Decoder, prompts: Sequence[Sequence[int]], sampling: Sampling | None = None
+    model: Decoder, prompts: Sequence[Ids], sampling: Maybe = None
 ) -> list[list[int]]:
-    """Continue several prompts; returns the new ids of each, in the order given.
+    """Continue several prompts in one pass; the new ids of each, in the order given.
 
-    Prompts of equal length share one pass and one cache. Greedy rows equal those of
-    ``generate``; drawn rows depend on the company they are in. Errors as ``stream``.
-    To be built in ch-language-models-as-probability.
+    A row leaves when its text ends. Greedy rows equal those of ``generate``, drawn rows
+    depend on their company. To be built in ch-language-models-as-probability.
     """
-    sampling = sampling or Sampling()
-    by_length: defaultdict[int, list[int]] = defaultdict(list)
-    for row, prompt in enumerate(prompts):
-        by_length[len(prompt)].append(row)
     results: list[list[int]] = [[] for _ in prompts]
-    for rows in by_length.values():
-        going = set(rows)
-        for tokens in _steps(model, [prompts[row] for row in rows], sampling):
-            for row, token in zip(rows, tokens, strict=True):
-                if token in sampling.stop_ids:
-                    going.discard(row)
-                elif row in going:
-                    results[row].append(token)
-            if not going:
-                break
+    for said in _run(model, prompts, sampling or Sampling()):
+        for row, token in said.items():
+            results[row].append(token)
     return results
 
 
 def stream_text(
-    model: Decoder, tokenizer: Tokenizer, prompt: str, sampling: Sampling | None = None
+    model: Decoder, tokenizer: Tokenizer, prompt: str, sampling: Maybe = None
 ) -> Iterator[str]:
     """Yield the continuation as text, piece by piece.
 
-    A piece waits until its UTF-8 characters are complete and it can no longer be
-    the beginning of a stop string; the stop string itself is left out. Bytes that
-    are no UTF-8 show as U+FFFD. Raises ValueError as ``stream`` does, and when
-    tokenizer and model differ in vocabulary size.
-    To be built in ch-language-models-as-probability.
+    A piece waits until its UTF-8 characters are complete and it can no longer begin a
+    stop string, which is left out; broken bytes show as U+FFFD. ValueError also on a
+    tokenizer of another size. To be built in ch-language-models-as-probability.
     """
     sampling = sampling or Sampling()
     if tokenizer.vocab_size != model.config.vocab_size:
@@ -201,30 +176,18 @@ def stream_text(
     held = ""  # decoded, not yet known to be free of a stop string
     for token in stream(model, tokenizer.encode(prompt), sampling):
         held += decoder.decode(tokenizer.tokens[token])
-        found = [held.find(s) for s in sampling.stop if s in held]
-        if found:
-            if min(found) > 0:
-                yield held[: min(found)]
+        if found := [held.find(s) for s in sampling.stop if s in held]:
+            yield from filter(None, [held[: min(found)]])
             return
-        safe = len(held) - max((_overlap(held, s) for s in sampling.stop), default=0)
-        if safe > 0:
-            yield held[:safe]
-            held = held[safe:]
-    held += decoder.decode(b"", final=True)
-    if held:
-        yield held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of ``text`` that begins ``stop``."""
-    return max((n for n in range(len(stop)) if text.endswith(stop[:n])), default=0)
+        begun = (s[:n] for s in sampling.stop for n in range(len(s)))
+        safe = len(held) - max((len(b) for b in begun if held.endswith(b)), default=0)
+        yield from filter(None, [held[:safe]])
+        held = held[safe:]
+    yield from filter(None, [held + decoder.decode(b"", final=True)])
 
 
 def complete(
-    model: Decoder, tokenizer: Tokenizer, prompt: str, sampling: Sampling | None = None
+    model: Decoder, tokenizer: Tokenizer, prompt: str, sampling: Maybe = None
 ) -> str:
-    """Return all text that ``stream_text`` yields; same arguments and errors.
-
-    To be built in ch-language-models-as-probability.
-    """
+    """What ``stream_text`` yields. To be built in ch-language-models-as-probability."""
     return "".join(stream_text(model, tokenizer, prompt, sampling))

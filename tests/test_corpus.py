@@ -1,8 +1,12 @@
 """Corpus: against exact sets, trusted libraries, and the mistakes people make."""
 
+import importlib.util
+import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,15 +150,25 @@ def test_equal_bands_and_only_they_share_a_key():
         corpus.band_keys(sig, 5, 3)
 
 
-def test_bucket_pairs_are_all_pairs_that_agree_somewhere():
+def test_bucket_pairs_link_exactly_the_rows_that_agree_somewhere():
     keys = np.random.default_rng(1).integers(0, 30, (50, 3)).astype(np.uint64)
+    pairs = corpus.bucket_pairs(keys)
+    assert all(i < j and (keys[i] == keys[j]).any() for i, j in pairs)
     wanted = {
         (i, j)
         for i in range(50)
         for j in range(i + 1, 50)
         if (keys[i] == keys[j]).any()
     }
-    assert corpus.bucket_pairs(keys) == wanted
+    ours, full = corpus.components(50, pairs), corpus.components(50, wanted)
+    assert np.array_equal(ours, full)
+
+
+def test_one_large_bucket_costs_one_link_a_row():
+    assert corpus.bucket_pairs(np.full(2000, 7, dtype=np.uint64)) == {
+        (0, i) for i in range(1, 2000)
+    }
+    assert corpus.bucket_pairs(np.arange(5, dtype=np.uint64)) == set()
 
 
 @pytest.mark.parametrize("n_pairs", [0, 20, 60, 200])
@@ -191,6 +205,27 @@ def test_word_runs():
         corpus.word_runs("a", 0)
 
 
+@pytest.mark.parametrize(
+    "leak",
+    [
+        CHINESE[0],
+        "機械学習はデータから規則を見つける方法である。",
+        "การเรียนรู้ของเครื่องค้นหากฎจากข้อมูล",
+        "ចំណេះដឹងមកពីទិន្នន័យ",
+    ],
+)
+def test_a_leak_without_spaces_is_found(leak):
+    train = [f"{CHINESE[1]}{leak}完", CHINESE[1], TEXT]
+    assert corpus.decontaminate(train, [f"Title\n\n问题{leak}"]) == train[1:]
+
+
+def test_text_with_spaces_has_the_runs_of_its_split():
+    for text in (TEXT, "Größe\u00a0und\u2003naïve\x1cx 한국어 текст γ 3.14 “quoted”"):
+        found = text.lower().split()
+        assert corpus.words(text.lower()) == found
+        assert corpus.word_runs(text, 2) == {f"{a} {b}" for a, b in pairwise(found)}
+
+
 def test_decontaminate_removes_paragraphs_and_empty_documents():
     leak = "one two three four five six seven eight nine"
     train = [f"keep me\n\n{leak} ten", leak.upper(), "other text", "one two three four"]
@@ -212,6 +247,11 @@ def test_runs_do_not_span_paragraphs():
 @pytest.mark.parametrize("number", ["4111 1111 1111 1111", "79927398713", "0"])
 def test_luhn_accepts_published_numbers(number):
     assert corpus.luhn(number)
+
+
+@pytest.mark.parametrize("text", ["", "abc", "- -"])
+def test_luhn_refuses_what_has_no_digits(text):
+    assert corpus.luhn(text) is False
 
 
 def test_luhn_sees_every_changed_digit():
@@ -248,3 +288,17 @@ def test_sketch_is_a_function_of_its_rows():
     for a, b in zip(corpus.sketch(rows), corpus.sketch(rows)):
         assert a[:3] == b[:3] and np.array_equal(a[3], b[3])
     assert [row[0] for row in corpus.sketch(rows)] == [7, 2]
+
+
+# --- the runs that are stored --------------------------------------------------------
+
+
+def test_stored_runs_come_from_the_cells_that_the_chapter_has_now():
+    root = Path(__file__).parents[1]
+    path = root / "benchmarks" / "pretraining_data.py"
+    spec = importlib.util.spec_from_file_location("pretraining_data_runs", path)
+    runs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(runs)
+    stored = json.loads(runs.RESULTS.read_text())
+    assert stored["shared_cells"] == runs.fingerprint(runs.shared_cells())
+    assert {"decoder_arm", "canaries"} <= set(runs.chapter_names())

@@ -217,6 +217,8 @@ def test_prompt_errors_say_what_to_do(model):
         complete(model, BYTES, "")
     with pytest.raises(ValueError, match="empty prompt"):
         generate_batch(model, [[1], []])
+    with pytest.raises(ValueError, match="text, not ids: encode it"):
+        generate(model, "text")
     for wrong in (256, -1):
         with pytest.raises(ValueError, match=r"vocabulary 0\.\.255"):
             generate(model, [1, wrong])
@@ -241,6 +243,11 @@ def test_prompt_errors_say_what_to_do(model):
         ("top_p", 1.1),
         ("stop", "END"),
         ("stop", ("",)),
+        ("stop", (b"a",)),
+        ("stop_ids", 5),
+        ("stop_ids", ("a",)),
+        ("max_new_tokens", 2.5),
+        ("temperature", "1"),
     ],
 )
 def test_sampling_errors_name_the_field(field, value):

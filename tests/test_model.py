@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import (
     LlamaConfig,
@@ -288,6 +289,13 @@ def test_configuration_errors_say_what_to_do():
         Config(d_ff=0)
     with pytest.raises(ValueError, match="window must be positive, not -1"):
         Config(window=-1)
+    for field, value in (("n_layers", 2.5), ("d_model", "256"), ("window", None)):
+        with pytest.raises(ValueError, match=f"{field} must be a whole number, not"):
+            Config(**{field: value})
+    with pytest.raises(ValueError, match="rope_theta must be positive, not inf"):
+        Config(rope_theta=float("inf"))
+    with pytest.raises(ValueError, match="norm_eps must be a number, not 'small'"):
+        Config(norm_eps="small")
     with pytest.raises(ValueError, match="width of a head"):
         Config(d_model=100, n_heads=3)
     with pytest.raises(ValueError, match="even"):
@@ -307,8 +315,31 @@ def test_context_errors_say_what_to_do():
     with pytest.raises(ValueError, match=r"\(20 cached \+ 5 new\)"):
         model(tokens(1, 5), cache)
     assert cache.length == 20
-    with pytest.raises(ValueError, match="no tokens"):
-        model(tokens(1, 0))
+    for shape in ((1, 0), (0, 3)):
+        with pytest.raises(ValueError, match="no tokens"):
+            model(torch.zeros(shape, dtype=torch.long))
+
+
+def test_input_errors_say_what_to_do():
+    model, x = decoder(), tokens(3, 5)
+    for wrong in (x[0], x.float()):
+        with pytest.raises(ValueError, match=r"whole numbers \(B, T\), not torch\."):
+            model(wrong)
+    for shift in (97, -97):
+        with pytest.raises(ValueError, match=r"ids leave .* 0\.\.96: encode"):
+            model(x + shift)
+    for lengths, message in (
+        ([2, 5], "2 lengths for 3 rows"),
+        ([], "0 lengths for 3 rows"),
+        ([2, 5, 6], r"must lie in 1\.\.5"),
+        ([2, 0, 1], r"must lie in 1\.\.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(x, None, lengths)
+    shallow = dataclasses.replace(TINY, n_layers=1)
+    for cache in (KVCache(TINY, 2), KVCache(shallow, 3)):
+        with pytest.raises(ValueError, match=r"cache of shape .*wanted"):
+            model(x, cache)
 
 
 def test_file_errors_say_what_to_do(tmp_path):
@@ -326,9 +357,21 @@ def test_file_errors_say_what_to_do(tmp_path):
     path.write_bytes(whole.replace(b"norm_eps", b"norm_epz"))
     with pytest.raises(ValueError, match="'norm_epz': did you mean 'norm_eps'"):
         Decoder.load(path)
-    save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=r"not a file of Decoder\.save"):
+    path.write_bytes(whole)
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    state = decoder().state_dict()
+    save_file({**state, "norm.weight": torch.ones(5)}, path, metadata=about)
+    with pytest.raises(ValueError, match="does not hold the weights its config"):
         Decoder.load(path)
+    no_tokenizer = {key: about[key] for key in ("format", "config")}
+    save_file(state, path, metadata=no_tokenizer)
+    with pytest.raises(ValueError, match="belongs to tokenizer unknown, not abc"):
+        Decoder.load(path, tokenizer="abc")
+    for metadata in (None, {"format": about["format"]}):
+        save_file({"x": torch.zeros(1)}, path, metadata=metadata)
+        with pytest.raises(ValueError, match=r"not a file of Decoder\.save"):
+            Decoder.load(path)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):

@@ -1,7 +1,12 @@
 """Masks and spans: what is asked, what is shown, and nothing lost on the way."""
 
+import itertools
+import math
+from collections import Counter
+
 import pytest
 import torch
+from scipy import stats
 
 from llmbook.objectives import corrupt_spans, mask_tokens, noise_spans
 
@@ -63,11 +68,25 @@ def test_spans_have_the_given_totals_and_do_not_touch(length, n_noise, n_spans):
     assert first and last  # both ends can be hidden
 
 
-def test_every_place_is_hidden_about_equally_often():
-    generator = seeded()
-    rows = [noise_spans(20, 6, 2, generator) for _ in range(4000)]
-    share = torch.tensor(rows, dtype=torch.float).mean(0)
-    assert share.min() > 0.15 and share.max() < 0.45
+@pytest.mark.parametrize("length, n_noise, n_spans", [(7, 3, 2), (6, 4, 2), (5, 2, 1)])
+def test_every_mask_is_equally_likely(length, n_noise, n_spans):
+    def starts(mask):
+        return sum(h and not before for before, h in zip((0, *mask), mask))
+
+    masks = [
+        mask
+        for mask in itertools.product((False, True), repeat=length)
+        if (sum(mask), starts(mask)) == (n_noise, n_spans)
+    ]
+    kept = length - n_noise
+    ways = math.comb(n_noise - 1, n_spans - 1) * math.comb(kept + 1, n_spans)
+    assert len(masks) == ways  # every cut with every choice of gaps
+    generator, n = seeded(), 200 * ways
+    drawn = Counter(
+        tuple(noise_spans(length, n_noise, n_spans, generator)) for _ in range(n)
+    )
+    assert set(drawn) == set(masks)
+    assert stats.chisquare([drawn[mask] for mask in masks]).pvalue > 0.001
 
 
 @pytest.mark.parametrize("n_noise, n_spans", [(3, 4), (8, 4), (3, 0)])

@@ -221,7 +221,7 @@ def test_fingerprint_changes_with_merges_and_special_tokens():
     assert len({t.fingerprint for t in variants}) == len(variants)
 
 
-def test_errors_say_what_to_do(ours, tmp_path):
+def test_errors_say_what_to_do(ours):
     with pytest.raises(ValueError, match="too small: ask for at least 257"):
         train_bpe("text", 256, special_tokens=["<|end|>"])
     with pytest.raises(ValueError, match=r"id 400 is outside .* 0\.\.399"):
@@ -236,16 +236,75 @@ def test_errors_say_what_to_do(ours, tmp_path):
         with pytest.raises(ValueError, match="repeated or empty"):
             Tokenizer(merges, special)
 
+
+@pytest.mark.parametrize("special", ["<|end|>", [1], [b"#"], ["#", None]])
+def test_special_tokens_must_be_a_list_of_strings(special, monkeypatch):
+    monkeypatch.setattr(llmbook.tokenizer, "learn_merges", None)  # not reached
+    with pytest.raises(TypeError, match="no list of str"):
+        train_bpe("some text", 300, special)
+    with pytest.raises(TypeError, match="no list of str"):
+        Tokenizer([], special)
+
+
+def test_wrong_special_tokens_are_found_before_training(monkeypatch):
+    monkeypatch.setattr(llmbook.tokenizer, "learn_merges", None)  # not reached
+    for special in (["#", "#"], ["#", ""]):
+        with pytest.raises(ValueError, match="repeated or empty"):
+            train_bpe("some text", 300, special)
+
+
+@pytest.mark.parametrize("texts", [b"text", [b"text"], ["text", None]])
+def test_texts_must_be_strings(texts):
+    with pytest.raises(TypeError, match="texts must be str, not"):
+        train_bpe(texts, 300)
+
+
+@pytest.mark.parametrize("text", [None, 5, ["text"]])
+def test_only_text_and_bytes_are_encoded(ours, text):
+    with pytest.raises(TypeError, match="takes str or bytes, not"):
+        ours.encode(text)
+
+
+def test_merges_of_fractions_are_not_cut_to_integers():
+    with pytest.raises(TypeError, match="float"):
+        Tokenizer([(1, 2.7)])
+
+
+def test_a_damaged_file_is_named(ours, tmp_path):
     path = tmp_path / "tokenizer.json"
     ours.save(path)
-    whole = path.read_bytes()
-    for size in (0, 1, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="truncated or not JSON"):
+    whole = path.read_text()
+    good = json.loads(whole)
+    contents = [whole[:n] for n in (0, 1, len(whole) // 2, len(whole) - 1)]
+    contents += ['{"merges": []}', "[1, 2]", "7", "null"]
+    for change in (
+        {"format": "another"},
+        {"merges": None},
+        {"merges": [[1, 2, 3]]},
+        {"merges": [["1", "2"]]},
+        {"merges": [[1, 2.7]]},
+        {"merges": [[1, 2], [1, 2]]},
+        {"merges": [[300, 1]]},
+        {"special": "abc"},
+        {"special": [1]},
+        {"special": ["#", "#"]},
+        {"special": [""]},
+    ):
+        contents.append(json.dumps(good | change))
+    contents += [
+        json.dumps({k: v for k, v in good.items() if k != key}) for key in good
+    ]
+    for content in contents:
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"tokenizer\.json is damaged or not"):
             Tokenizer.load(path)
-    path.write_text('{"merges": []}')
-    with pytest.raises(ValueError, match=r"not a file of Tokenizer\.save"):
+    path.write_bytes(b"\xff\xfe{}")
+    with pytest.raises(ValueError, match=r"tokenizer\.json is damaged or not"):
         Tokenizer.load(path)
+    with pytest.raises(FileNotFoundError):
+        Tokenizer.load(tmp_path / "missing.json")
+    path.write_text(whole)
+    assert Tokenizer.load(path).fingerprint == ours.fingerprint
 
 
 def test_a_failed_save_leaves_the_old_file(ours, tmp_path, monkeypatch):

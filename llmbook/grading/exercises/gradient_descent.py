@@ -120,6 +120,87 @@ def _floor_edge(f: F) -> None:
         raise AssertionError("curvatures [1, 4], η = 0.49 is stable")
 
 
+# --- gradient_descent-5: the critical batch size -------------------------------------
+
+
+def _batch_values(f: F) -> None:
+    for s_min, critical, extra in (
+        (1000, 31.0, 0.5),
+        (700, 250.5, 0.2),
+        (90, 12.0, 3.3),
+        (1234, 1000.0, 1.0),
+        (10, 4.0, 0.25),
+    ):
+        batch = 1
+        budget = (1 + extra) * s_min * critical
+        while s_min * (batch + 1 + critical) <= budget * (1 + 1e-12):
+            batch += 1
+        steps = -int(-s_min * (batch + critical) // batch)
+        got = f(s_min, critical, extra)
+        if tuple(got) != (batch, steps):
+            what = f"s_min {s_min}, critical {critical}, extra {extra}"
+            raise AssertionError(f"{what}: got {got}, wanted {(batch, steps)}")
+
+
+def _batch_budget(f: F) -> None:
+    for extra in (0.01, 0.05):
+        try:
+            f(100, 8.0, extra)
+        except ValueError:
+            continue
+        raise AssertionError(f"critical 8, extra {extra}: no batch fits, no error")
+
+
+# --- gradient_descent-6: memory ------------------------------------------------------
+
+
+def _memory_values(f: F) -> None:
+    for n, cards, states, size in (
+        (6_738_000_000, 8, 2, 4),
+        (68_976_000_000, 3, 2, 1),
+        (1_100_000_000, 5, 1, 2),
+        (500_000_000, 2, 0, 4),
+    ):
+        half = 2 * n * 2  # weights and gradients
+        rest = 4 * n + states * size * n
+        what = f"{n} parameters, {cards} cards, {states} states of {size} bytes"
+        _close(f(n, cards, states, size, False), (half + rest) / 1e9, what)
+        wanted = (half + rest / cards) / 1e9
+        _close(f(n, cards, states, size, True), wanted, f"{what}, sharded")
+
+
+# --- gradient_descent-7: diagnose an optimiser ---------------------------------------
+
+
+def _adam_step(version: str) -> F:
+    def step(x: np.ndarray, g: np.ndarray, state: dict) -> tuple[np.ndarray, dict]:
+        w = torch.tensor(np.array(x, dtype=float), requires_grad=True)
+        grad = np.array(g, dtype=float)
+        if version == "no correction":
+            m = 0.9 * state.get("m", 0.0) + 0.1 * grad
+            v = 0.999 * state.get("v", 0.0) + 0.001 * grad**2
+            new = np.array(x) * (1 - 0.01 * 0.1) - 0.01 * m / (np.sqrt(v) + 1e-8)
+            return new, {"m": m, "v": v}
+        kind = torch.optim.AdamW if version == "correct" else torch.optim.Adam
+        opt = kind([w], lr=0.01, weight_decay=0.1, foreach=False)
+        if "torch" in state:
+            opt.load_state_dict(state["torch"])
+        w.grad = torch.from_numpy(grad)
+        opt.step()
+        return w.detach().numpy().copy(), {"torch": opt.state_dict()}
+
+    return step
+
+
+def _diagnose_all(f: F) -> None:
+    for version in np.random.default_rng().permutation(
+        ["correct", "no correction", "l2"]
+    ):
+        got = f(_adam_step(str(version)))
+        if got != version:
+            raise AssertionError(f"{version!r} was taken for {got!r}")
+
+
 EXERCISES = {
     "gradient_descent-2": Exercise(
         function="amsgrad_step",
@@ -145,5 +226,24 @@ EXERCISES = {
         equivalent={
             "room <= 0 → room < 0": "with no room left the division is infinite too",
         },
+    ),
+    "gradient_descent-5": Exercise(
+        function="largest_batch",
+        checks=(
+            Check("values", _batch_values, hint="Examples are steps times batch."),
+            Check("too little", _batch_budget, hint="Raise ValueError below one."),
+        ),
+    ),
+    "gradient_descent-6": Exercise(
+        function="gb_per_card",
+        checks=(
+            Check("GB per card", _memory_values, hint="Only 32-bit parts are split."),
+        ),
+    ),
+    "gradient_descent-7": Exercise(
+        function="diagnose",
+        checks=(
+            Check("three versions", _diagnose_all, hint="Try x = 0, then a large x."),
+        ),
     ),
 }

@@ -8,6 +8,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from llmbook.grading import Check, Exercise
 
@@ -170,6 +171,68 @@ def _plan_limits(f: F) -> None:
         raise AssertionError("delta equal to differ is possible: every change a gain")
 
 
+# --- significance_tests-5: the level that a count can reach ---------------------------
+
+
+def _reach_reference(m: int, level: float) -> tuple[int | None, float]:
+    chance = [Fraction(comb(m, k), 2**m) for k in range(m + 1)]
+    for wins in range(m + 1):
+        extreme = [c for k, c in enumerate(chance) if abs(2 * k - m) >= 2 * wins - m]
+        if 2 * wins > m and sum(extreme) <= Fraction(str(level)):
+            return wins, float(sum(extreme))
+    return None, 0.0
+
+
+def _reach_on(f: F, m: int, level: float) -> None:
+    wins, rate = f(m, level)
+    wanted, alarms = _reach_reference(m, level)
+    if wins != wanted:
+        raise AssertionError(f"m = {m}, level {level}: {wins} wins, wanted {wanted}")
+    _close(rate, alarms, f"false-alarm rate, m = {m}, level {level}")
+
+
+def _reach_values(f: F) -> None:
+    for m in (6, 8, 9, 17, 40):
+        for level in (0.01, 0.05, 0.2):
+            _reach_on(f, m, level)
+
+
+def _reach_edges(f: F) -> None:
+    for m, level in ((0, 0.05), (1, 0.05), (5, 0.05), (3, 0.25), (6, 0.03125)):
+        _reach_on(f, m, level)
+    _reach_on(f, 7, 0.99)
+    _reach_on(f, 6, 0.7)
+    _reach_on(f, 1, 0.999)
+
+
+# --- significance_tests-6: over seeds, over items -------------------------------------
+
+
+def _halves_reference(gain: np.ndarray) -> list[float]:
+    found = []
+    for axis in (1, 0):
+        values = gain.mean(axis=axis)
+        low, high = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+        found.append((high - low) / 2)
+    return found
+
+
+def _halves_values(f: F) -> None:
+    rng = np.random.default_rng()
+    for n_seeds, n_items in ((3, 40), (12, 7), (2, 2)):
+        gain = 2 * rng.normal(size=(n_seeds, 1)) + rng.normal(size=(n_seeds, n_items))
+        what = f"{n_seeds} seeds, {n_items} items"
+        _close(f(gain.copy()), _halves_reference(gain), what)
+
+
+def _halves_extremes(f: F) -> None:
+    rng = np.random.default_rng()
+    by_seed = np.repeat(rng.normal(size=(4, 1)), 9, axis=1)
+    _close(f(by_seed)[1], 0.0, "all items alike: the half-width over items")
+    by_item = np.repeat(rng.normal(size=(1, 9)), 4, axis=0)
+    _close(f(by_item)[0], 0.0, "all seeds alike: the half-width over seeds")
+
+
 EXERCISES = {
     "significance_tests-1": Exercise(
         function="compare",
@@ -205,6 +268,20 @@ EXERCISES = {
         checks=(
             Check("items", _plan_values, hint="Two-sided: α / (2 k) in each tail."),
             Check("limits", _plan_limits, hint="delta = differ is still possible."),
+        ),
+    ),
+    "significance_tests-5": Exercise(
+        function="reach",
+        checks=(
+            Check("values", _reach_values, hint="Both tails, at most the level."),
+            Check("edges", _reach_edges, hint="With few tosses no count suffices."),
+        ),
+    ),
+    "significance_tests-6": Exercise(
+        function="halves",
+        checks=(
+            Check("values", _halves_values, hint="Average over the other axis first."),
+            Check("one lottery only", _halves_extremes, hint="Seeds, then items."),
         ),
     ),
 }
