@@ -207,8 +207,8 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x, mask)
         x = self.norm(x) if c.norm_first else x
-        pooled = torch.tanh(self.pooler(x[:, 0])) if c.pooler else None
-        return Output(x, pooled, self.head and self.head(x, self.token.weight))
+        pooled = torch.tanh(self.pooler(x[:, 0])) if c.pooler else None  # type: ignore
+        return Output(x, pooled, self.head and self.head(x, self.token.weight))  # type: ignore
 
 
 BERT_NAMES = """
@@ -256,7 +256,7 @@ def weights_from_hf(state: Mapping[str, Any]) -> dict[str, Tensor]:
         name = re.sub(r"^(bert|transformer)\.", "", name)
         name = re.sub(r"^h\.", "blocks.", name)
         for pair in pairs:
-            name = name.replace(*pair.split("="))
+            name = name.replace(*pair.split("="))  # type: ignore
         if "attn.c_attn" in name:
             for letter, part in zip("qkv", w.chunk(3)):
                 mine = name.replace("attn.c_attn", f"attention.w{letter}")

@@ -44,7 +44,8 @@ class Config:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             kind = Real if name in ("rope_theta", "norm_eps") else Integral
-            if not isinstance(value, kind):
+            fits = isinstance(value, kind)
+            if not fits:
                 number = "number" if kind is Real else "whole number"
                 raise ValueError(f"Config.{name} must be a {number}, not {value!r}")
             low = 0 if name in ("tie_embeddings", "window") else 1e-30
@@ -311,9 +312,9 @@ def check_fit(
         raise ValueError(f"{len(lengths)} lengths for {B} rows: give one per row")
     if lengths is not None and not 1 <= min(lengths) <= max(lengths) <= T:
         raise ValueError(f"lengths {list(lengths)} must lie in 1..{T}, filler behind")
-    shape = (c.n_layers, B, c.n_kv_heads, c.max_len, c.d_head)
-    if cache and cache.keys.shape != shape:
-        raise ValueError(f"cache of shape {tuple(cache.keys.shape)}, wanted {shape}")
+    wanted = (c.n_layers, B, c.n_kv_heads, c.max_len, c.d_head)
+    if cache and cache.keys.shape != wanted:
+        raise ValueError(f"cache of shape {tuple(cache.keys.shape)}, wanted {wanted}")
     V, on_cpu = c.vocab_size, tokens.device.type == "cpu"  # elsewhere it would wait
     if on_cpu and not 0 <= tokens.min() <= tokens.max() < V:
         raise ValueError(f"token ids leave the vocabulary 0..{V - 1}: encode anew")

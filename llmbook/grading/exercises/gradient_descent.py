@@ -245,5 +245,9 @@ EXERCISES = {
         checks=(
             Check("three versions", _diagnose_all, hint="Try x = 0, then a large x."),
         ),
+        equivalent={
+            "moved > 0.02 → moved >= 0.02": "any border from 0.01 to 0.03 will do",
+            "far < 99.95 → far <= 99.95": "any border from 99.9 to 99.99 will do",
+        },
     ),
 }

@@ -171,7 +171,7 @@ def _by_cells(joint: np.ndarray) -> np.ndarray:
     for cell in product(*(range(n) for n in joint.shape)):
         value = 1.0
         for axis in range(joint.ndim):
-            line = list(cell)
+            line: list[Any] = list(cell)
             line[axis] = slice(None)
             total = joint[tuple(line)].sum()
             value *= joint[cell] / total if total > 0 else 0.0

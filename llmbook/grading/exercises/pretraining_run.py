@@ -80,8 +80,8 @@ def _no_better(f: F) -> None:
         best = grid[np.argmin([loss(size) for size in grid])]
         if not abs(np.log(n / best)) < 0.05:
             raise AssertionError(f"a search finds N = {best:.3g}, yours is {n:.3g}")
-        here = loss(n)
-        if any(loss(n * factor) < here for factor in (0.999, 1.001)):
+        here = loss(float(n))
+        if any(loss(float(n) * factor) < here for factor in (0.999, 1.001)):
             raise AssertionError("a neighbouring N has a lower loss at the same budget")
 
 
