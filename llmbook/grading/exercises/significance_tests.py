@@ -69,7 +69,7 @@ def _compare_neither(f: F) -> None:
 # --- significance_tests-2: flip whole clusters ----------------------------------------
 
 
-def _flip_reference(d: np.ndarray, cluster: list) -> float:
+def _flip_reference(d: list[float], cluster: list) -> float:
     names = list(dict.fromkeys(cluster))
     hits = total = 0
     for signs in itertools.product((1, -1), repeat=len(names)):
