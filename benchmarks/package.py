@@ -14,6 +14,7 @@ import argparse
 import datetime
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -30,6 +31,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT / "tools"))
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -243,8 +245,6 @@ def memory(job: str) -> float:
 
 def memory_child(job: str) -> None:
     """Run one job and print the MB by which the peak resident size grew."""
-    import resource
-
     import transformers.models.gpt2.modeling_gpt2
     import transformers.models.llama.modeling_llama  # noqa: F401
 
@@ -254,23 +254,29 @@ def memory_child(job: str) -> None:
     text = corpus(quick=False) if task.startswith("bpe") else ""
 
     def peak() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        # Not getrusage: its maximum is inherited from the process that started us.
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+
+    def fresh_peak() -> float:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+        return peak()
 
     if task.startswith("bpe"):
-        before = peak()
+        before = fresh_peak()
         if name == "llmbook":
             tokenizer = llmbook.tokenizer.train_bpe(text, VOCAB)
         else:
             tokenizer = rival_tokenizer(text)
         if task == "bpe-encode":
-            before = peak()
+            before = fresh_peak()
             tokenizer.encode(text)
         print(f"{peak() - before:.1f}")
         return
     model = ours()
     if name != "llmbook":
         model = {"HF Llama": llama, "HF GPT-2": gpt2}[name](model)
-    before = peak()
+    before = fresh_peak()
     if task == "train":
         for _ in range(3):
             steps({name: model})[name]()
@@ -279,16 +285,68 @@ def memory_child(job: str) -> None:
     print(f"{peak() - before:.1f}")
 
 
+def peaks() -> dict[str, dict[str, float]]:
+    """Peak memory of every job for every contestant, MB."""
+    models = ("llmbook", "HF Llama", "HF GPT-2")
+    jobs = dict.fromkeys(("train", "generate1", "generate16"), models)
+    jobs |= dict.fromkeys(("bpe-train", "bpe-encode"), ("llmbook", "tokenizers"))
+    return {
+        task: {name: memory(f"{task}:{name}") for name in rivals}
+        for task, rivals in jobs.items()
+    }
+
+
+def table(stored: dict[str, Any]) -> str:
+    """The stored figures as Markdown."""
+    sizes = [f"{k} {v / 1e6:.2f} M" for k, v in stored["weights"].items()]
+    lines = [
+        f"# llmbook beside the libraries ({stored['date']})",
+        "",
+        f"Machine: {stored['machine']}.",
+        f"{stored['repeats']} interleaved repeats; a ratio above 1 means llmbook is "
+        "faster: median (lowest to highest). Made by `make bench`.",
+        "",
+        f"Model: {', '.join(sizes)} weights.",
+        "",
+        "| what | llmbook | rival | its figure | ratio |",
+        "|---|---:|---|---:|---:|",
+    ]
+    for r in stored["results"]:
+        mine = f"{r['throughput']['llmbook']:,.0f} {r['unit']}"
+        for name, (median, low, high) in r["ratio"].items():
+            theirs = f"{r['throughput'][name]:,.0f}"
+            ratio = f"{median:.2f} ({low:.2f} to {high:.2f})"
+            lines.append(f"| {r['what']} | {mine} | {name} | {theirs} | {ratio} |")
+    lines += ["", "Peak memory added by the job, MB:", "", "| job | contestant | MB |"]
+    lines += ["|---|---|---:|"]
+    for task, rows in stored["peak_mb"].items():
+        lines += [f"| {task} | {name} | {mb:,.0f} |" for name, mb in rows.items()]
+    return "\n".join([*lines, ""])
+
+
+def store(stored: dict[str, Any]) -> None:
+    """Write the figures and their table, whole or not at all."""
+    RESULTS.mkdir(exist_ok=True)
+    write_atomically(RESULTS / "package.json", json.dumps(stored, indent=1) + "\n")
+    write_atomically(RESULTS / "package.md", table(stored))
+
+
 def main() -> int:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="small, not stored")
+    parser.add_argument("--peaks", action="store_true", help="memory again, alone")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
     if args.memory:
         memory_child(args.memory)
+        return 0
+    if args.peaks:
+        stored = json.loads((RESULTS / "package.json").read_text())
+        store(stored | {"peak_mb": peaks()})
+        print((RESULTS / "package.md").read_text())
         return 0
     if args.repeats < 5 and not args.quick:
         parser.error("--repeats must be at least 5 for a table with a spread")
@@ -338,56 +396,18 @@ def main() -> int:
     }
     seconds = race(calls, args.repeats)
     results.append(summary("BPE encoding", seconds, size, "bytes/s"))
-    peaks: dict[str, dict[str, float]] = {}
+    stored = {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{machine()}; {THREADS} threads, float32, "
+        f"torch {torch.__version__}",
+        "repeats": args.repeats,
+        "weights": sizes,
+        "results": results,
+        "peak_mb": {} if args.quick else peaks(),
+    }
+    print(table(stored))
     if not args.quick:
-        for task, rivals in {
-            "train": ("llmbook", "HF Llama", "HF GPT-2"),
-            "generate1": ("llmbook", "HF Llama", "HF GPT-2"),
-            "generate16": ("llmbook", "HF Llama", "HF GPT-2"),
-            "bpe-train": ("llmbook", "tokenizers"),
-            "bpe-encode": ("llmbook", "tokenizers"),
-        }.items():
-            peaks[task] = {name: memory(f"{task}:{name}") for name in rivals}
-    date = datetime.date.today().isoformat()
-    lines = [
-        f"# llmbook beside the libraries ({date})",
-        "",
-        f"Machine: {machine()}; {THREADS} threads, float32, torch {torch.__version__}.",
-        f"{args.repeats} interleaved repeats; a ratio above 1 means llmbook is faster: "
-        "median (lowest to highest). Made by `make bench`.",
-        "",
-        "Model: "
-        + ", ".join(f"{k} {v / 1e6:.2f} M" for k, v in sizes.items())
-        + " weights.",
-        "",
-        "| what | llmbook | rival | its figure | ratio |",
-        "|---|---:|---|---:|---:|",
-    ]
-    for r in results:
-        mine = f"{r['throughput']['llmbook']:,.0f} {r['unit']}"
-        for name, (median, low, high) in r["ratio"].items():
-            theirs = f"{r['throughput'][name]:,.0f}"
-            ratio = f"{median:.2f} ({low:.2f} to {high:.2f})"
-            lines.append(f"| {r['what']} | {mine} | {name} | {theirs} | {ratio} |")
-    lines += ["", "Peak memory added by the job, MB:", "", "| job | contestant | MB |"]
-    lines += ["|---|---|---:|"]
-    for task, rows in peaks.items():
-        lines += [f"| {task} | {name} | {mb:,.0f} |" for name, mb in rows.items()]
-    table = "\n".join([*lines, ""])
-    print(table)
-    if not args.quick:
-        folder = ROOT / "benchmarks" / "results"
-        folder.mkdir(exist_ok=True)
-        stored = {
-            "date": date,
-            "machine": machine(),
-            "threads": THREADS,
-            "weights": sizes,
-            "results": results,
-            "peak_mb": peaks,
-        }
-        write_atomically(folder / "package.json", json.dumps(stored, indent=1) + "\n")
-        write_atomically(folder / "package.md", table)
+        store(stored)
     return 0
 
 
