@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT / "tools"))
 sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT / "tests"))
 
 import torch  # noqa: E402
 from _book import write_atomically  # noqa: E402
@@ -59,46 +60,16 @@ def ours() -> Decoder:
 
 
 def llama(model: Decoder) -> torch.nn.Module:
-    """Return Hugging Face's Llama with the same weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    """Return Hugging Face's Llama with the same weights, free to go on to the end."""
+    from rivals import llama as with_our_weights
 
-    c = model.config
-    config = LlamaConfig(
-        vocab_size=c.vocab_size,
-        hidden_size=c.d_model,
-        intermediate_size=c.d_ff,
-        num_hidden_layers=c.n_layers,
-        num_attention_heads=c.n_heads,
-        num_key_value_heads=c.n_kv_heads,
-        max_position_embeddings=c.max_len,
-        rms_norm_eps=c.norm_eps,
-        tie_word_embeddings=c.tie_embeddings,
-        rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+    return with_our_weights(
+        model,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=0,
         attn_implementation="sdpa",
     )
-    names = {
-        "attention_norm": "input_layernorm",
-        "feed_forward_norm": "post_attention_layernorm",
-        "attention.wq": "self_attn.q_proj",
-        "attention.wk": "self_attn.k_proj",
-        "attention.wv": "self_attn.v_proj",
-        "attention.wo": "self_attn.o_proj",
-        "feed_forward.": "mlp.",
-    }
-    state = {}
-    for name, weight in model.state_dict().items():
-        for mine, theirs in names.items():
-            name = name.replace(mine, theirs)
-        name = name.replace("blocks.", "layers.").replace("gate.", "gate_proj.")
-        name = name.replace("up.", "up_proj.").replace("down.", "down_proj.")
-        state["model." + name.replace("embed.", "embed_tokens.")] = weight
-    state["lm_head.weight"] = model.embed.weight
-    hf = LlamaForCausalLM(config)
-    hf.load_state_dict(state)
-    return hf
 
 
 def gpt2(model: Decoder) -> torch.nn.Module:

@@ -6,19 +6,9 @@ from typing import Any
 import numpy as np
 
 from llmbook.grading import Check, Exercise
+from llmbook.grading.compare import close
 
 F = Callable[..., Any]
-
-
-def _close(ours: object, wanted: np.ndarray, what: str, atol: float = 1e-9) -> None:
-    ours = np.asarray(ours)
-    if ours.shape != wanted.shape:
-        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
-    if not np.isfinite(ours).all():
-        raise AssertionError(f"{what}: holds NaN or infinity")
-    gap = float(np.abs(ours - wanted).max())
-    if gap > atol:
-        raise AssertionError(f"{what}: off by up to {gap:.3g}")
 
 
 # --- attention-1: masked softmax ----------------------------------------------------
@@ -41,7 +31,7 @@ def _softmax_values(f: F) -> None:
     for shape in ((3, 5), (2, 3, 4), (2, 4, 1)):
         scores = rng.normal(size=shape)
         full = np.ones(shape, dtype=bool)
-        _close(f(scores, full), _by_loops(scores, full), f"nothing masked, {shape}")
+        close(f(scores, full), _by_loops(scores, full), f"nothing masked, {shape}")
 
 
 def _softmax_mask(f: F) -> None:
@@ -49,9 +39,9 @@ def _softmax_mask(f: F) -> None:
     for shape in ((4, 6), (2, 5, 3)):
         scores, mask = rng.normal(size=shape), rng.random(shape) < 0.6
         mask[..., 0] = True
-        _close(f(scores, mask), _by_loops(scores, mask), f"random mask, {shape}")
+        close(f(scores, mask), _by_loops(scores, mask), f"random mask, {shape}")
         hidden = np.asarray(f(np.where(mask, scores, 1e4), mask))
-        _close(hidden, _by_loops(scores, mask), "a huge score behind the mask")
+        close(hidden, _by_loops(scores, mask), "a huge score behind the mask")
 
 
 def _softmax_large(f: F) -> None:
@@ -62,7 +52,7 @@ def _softmax_large(f: F) -> None:
     mask[0, 1] = False
     with np.errstate(all="ignore"):
         ours = f(scores, mask)
-    _close(ours, _by_loops(scores, mask), "scores near 900 and -900")
+    close(ours, _by_loops(scores, mask), "scores near 900 and -900")
 
 
 def _softmax_empty(f: F) -> None:
@@ -72,7 +62,7 @@ def _softmax_empty(f: F) -> None:
     mask[0, 1] = False
     with np.errstate(all="ignore"):
         ours = f(scores, mask)
-    _close(ours, _by_loops(scores, mask), "one row with nothing to see")
+    close(ours, _by_loops(scores, mask), "one row with nothing to see")
 
 
 def _softmax_keeps(f: F) -> None:
@@ -106,14 +96,14 @@ def _qkv(*shape: int) -> np.ndarray:
 
 def _one_head(f: F) -> None:
     q, k, v = _qkv(2, 5, 3)
-    _close(f(q, k, v, 1), _heads_by_loops(q, k, v, 1), "one head of width 3")
+    close(f(q, k, v, 1), _heads_by_loops(q, k, v, 1), "one head of width 3")
 
 
 def _many_heads(f: F) -> None:
     for shape, H in (((2, 5, 6), 3), ((3, 4, 8), 2), ((1, 3, 4), 4)):
         q, k, v = _qkv(*shape)
         ours = f(q, k, v, H)
-        _close(ours, _heads_by_loops(q, k, v, H), f"{H} heads, q of shape {shape}")
+        close(ours, _heads_by_loops(q, k, v, H), f"{H} heads, q of shape {shape}")
 
 
 def _causal(f: F) -> None:
@@ -122,7 +112,7 @@ def _causal(f: F) -> None:
     k2, v2 = k.copy(), v.copy()
     k2[:, 3:], v2[:, 3:] = 9.0, -9.0
     after = np.asarray(f(q, k2, v2, 2))[:, :3]
-    _close(after, before, "outputs before position 3, after changing what follows")
+    close(after, before, "outputs before position 3, after changing what follows")
 
 
 def _large(f: F) -> None:
@@ -131,7 +121,7 @@ def _large(f: F) -> None:
     k[:, 0] = -q[:, 0]  # what query 0 sees is far below any mask of -1e9
     with np.errstate(all="ignore"):
         ours = f(q, k, v, 2)
-    _close(ours, _heads_by_loops(q, k, v, 2), "scores in the billions")
+    close(ours, _heads_by_loops(q, k, v, 2), "scores in the billions")
 
 
 # --- attention-3: merging two parts of the keys ---------------------------------------
@@ -154,7 +144,7 @@ def _merged(f: F, sizes: tuple[int, int], spread: float, shift: float) -> None:
     with np.errstate(over="ignore"):
         ours = f(*_part(scores[:, :n1], v[:n1]), *_part(scores[:, n1:], v[n1:]))
     for name, a, b in zip(("max", "total", "output"), ours, _part(scores, v)):
-        _close(a, b, f"{name} of {n1} + {n2} keys, second part shifted by {shift:g}")
+        close(a, b, f"{name} of {n1} + {n2} keys, second part shifted by {shift:g}")
 
 
 def _merge_values(f: F) -> None:
@@ -174,7 +164,7 @@ def _merge_empty(f: F) -> None:
     empty = (np.full(4, -np.inf), np.zeros(4), np.zeros((4, 3)))
     for first, second in ((full, empty), (empty, full)):
         for name, a, b in zip(("max", "total", "output"), f(*first, *second), full):
-            _close(a, b, f"{name} after merging with a part that holds no key")
+            close(a, b, f"{name} after merging with a part that holds no key")
 
 
 EXERCISES = {

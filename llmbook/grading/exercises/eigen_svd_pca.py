@@ -7,17 +7,13 @@ import numpy as np
 from scipy import linalg
 
 from llmbook.grading import Check, Exercise
+from llmbook.grading.compare import close
 
 F = Callable[..., Any]
 
 
 def _close(ours: object, wanted: object, what: str, atol: float = 1e-6) -> None:
-    ours, wanted = np.asarray(ours, dtype=float), np.asarray(wanted, dtype=float)
-    if ours.shape != wanted.shape:
-        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
-    gap = float(np.abs(ours - wanted).max(initial=0))
-    if not gap <= atol:
-        raise AssertionError(f"{what}: off by up to {gap:.3g}")
+    close(ours, wanted, what, atol)
 
 
 # --- eigen_svd_pca-2: the largest singular triple -------------------------------------

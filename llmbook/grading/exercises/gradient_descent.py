@@ -7,16 +7,13 @@ import numpy as np
 import torch
 
 from llmbook.grading import Check, Exercise
+from llmbook.grading.compare import close
 
 F = Callable[..., Any]
 
 
 def _close(ours: object, wanted: object, what: str, rtol: float = 1e-9) -> None:
-    ours, wanted = np.asarray(ours, dtype=float), np.asarray(wanted, dtype=float)
-    if ours.shape != wanted.shape:
-        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
-    if not np.allclose(ours, wanted, rtol=rtol, atol=1e-12):
-        raise AssertionError(f"{what}: got {ours}, wanted {wanted}")
+    close(ours, wanted, what, atol=1e-12, rtol=rtol)
 
 
 # --- gradient_descent-2: AMSGrad ---------------------------------------------------

@@ -7,16 +7,9 @@ from typing import Any
 import numpy as np
 
 from llmbook.grading import Check, Exercise
+from llmbook.grading.compare import close
 
 F = Callable[..., Any]
-
-
-def _close(ours: object, wanted: object, what: str, atol: float = 1e-9) -> None:
-    ours, wanted = np.asarray(ours, dtype=float), np.asarray(wanted, dtype=float)
-    if ours.shape != wanted.shape:
-        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
-    if not np.abs(ours - wanted).max(initial=0) <= atol:
-        raise AssertionError(f"{what}: got {ours}, wanted {wanted}")
 
 
 # --- learning_rate_schedules-1: cosine to a floor ---------------------------------
@@ -26,8 +19,8 @@ def _cosine_warmup(f: F) -> None:
     for warmup, peak in ((4, 0.5), (7, 2.0)):
         for t in range(warmup):
             wanted = peak * (t + 1) / (warmup + 1)
-            _close(f(t, 40, warmup, peak, 0.1), wanted, f"step {t} of {warmup} warmup")
-        _close(f(warmup, 40, warmup, peak, 0.1), peak, "the end of the warmup")
+            close(f(t, 40, warmup, peak, 0.1), wanted, f"step {t} of {warmup} warmup")
+        close(f(warmup, 40, warmup, peak, 0.1), peak, "the end of the warmup")
 
 
 def _cosine_decay(f: F) -> None:
@@ -36,12 +29,12 @@ def _cosine_decay(f: F) -> None:
             angle = math.pi * (t - warmup) / (n_steps - warmup)
             # Half-angle form of the same curve.
             wanted = floor + (peak - floor) * math.cos(angle / 2) ** 2
-            _close(f(t, n_steps, warmup, peak, floor), wanted, f"step {t} of {n_steps}")
+            close(f(t, n_steps, warmup, peak, floor), wanted, f"step {t} of {n_steps}")
 
 
 def _cosine_after(f: F) -> None:
     for t in (40, 41, 60, 90):
-        _close(f(t, 40, 4, 0.5, 0.1), 0.1, f"step {t} of 40")
+        close(f(t, 40, 4, 0.5, 0.1), 0.1, f"step {t} of 40")
 
 
 # --- learning_rate_schedules-2: branches ------------------------------------------
@@ -65,14 +58,14 @@ def _branch_all(f: F) -> None:
     for warmup, starts, length in ((5, [5, 20, 33], 8), (3, [10, 4], 5)):
         for t in range(50):
             wanted = _branch_reference(t, warmup, starts, length)
-            _close(f(t, warmup, starts, length), wanted, f"step {t}, starts {starts}")
+            close(f(t, warmup, starts, length), wanted, f"step {t}, starts {starts}")
 
 
 def _branch_edges(f: F) -> None:
-    _close(f(0, 4, [9], 3), [0.0], "the first step of the warmup")
-    _close(f(4, 4, [4, 9], 4), [1.0, 1.0], "the end of the warmup, a branch there")
-    _close(f(5, 4, [4, 9], 4), [0.5, 1.0], "one step later")
-    _close(f(0, 0, [0, 2], 4), [1.0, 1.0], "no warmup at all")
+    close(f(0, 4, [9], 3), [0.0], "the first step of the warmup")
+    close(f(4, 4, [4, 9], 4), [1.0, 1.0], "the end of the warmup, a branch there")
+    close(f(5, 4, [4, 9], 4), [0.5, 1.0], "one step later")
+    close(f(0, 0, [0, 2], 4), [1.0, 1.0], "no warmup at all")
 
 
 # --- learning_rate_schedules-3: the best constant rate ----------------------------
@@ -98,14 +91,14 @@ def _constant_values(f: F) -> None:
             wanted = rates[int(np.argmin(losses))]
             seen.add(wanted)
             what = f"{n_steps} steps, s = {s}"
-            _close(f(lam.tolist(), s, n_steps, rates.tolist()), wanted, what)
+            close(f(lam.tolist(), s, n_steps, rates.tolist()), wanted, what)
     assert len(seen) > 5
 
 
 def _constant_order(f: F) -> None:
     rates = [0.9, 0.01, 0.3]
     wanted = min(rates, key=lambda lr: _loss_reference(np.array([1.0]), 0.5, 9, lr))
-    _close(f([1.0], 0.5, 9, rates), wanted, "rates in no order, one curvature")
+    close(f([1.0], 0.5, 9, rates), wanted, "rates in no order, one curvature")
 
 
 EXERCISES = {

@@ -6,19 +6,9 @@ from typing import Any
 import numpy as np
 
 from llmbook.grading import Check, Exercise
+from llmbook.grading.compare import close
 
 F = Callable[..., Any]
-
-
-def _close(ours: object, wanted: np.ndarray, what: str, atol: float = 1e-9) -> None:
-    ours = np.asarray(ours)
-    if ours.shape != wanted.shape:
-        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
-    if not np.isfinite(ours).all():
-        raise AssertionError(f"{what}: holds NaN or infinity")
-    gap = float(np.abs(ours - wanted).max())
-    if gap > atol:
-        raise AssertionError(f"{what}: off by up to {gap:.3g}")
 
 
 def _same(ours: object, wanted: np.ndarray, what: str) -> None:
@@ -65,7 +55,7 @@ def _route_case(f: F, shape: tuple[int, ...], k: int, spread: float) -> None:
     wanted, weights = _routes(logits, bias, k, 2.5)
     what = f"logits {shape}, k = {k}"
     _same(chosen, wanted, f"chosen, {what}")
-    _close(gates, weights, f"gates, {what}")
+    close(gates, weights, f"gates, {what}")
 
 
 def _route_plain(f: F) -> None:
@@ -90,7 +80,7 @@ def _route_large(f: F) -> None:
         chosen, gates = f(logits.copy(), bias, 2, 1.5)
     wanted, weights = _routes(logits, bias, 2, 1.5)
     _same(chosen, wanted, "chosen, logits in the thousands")
-    _close(gates, weights, "gates, logits in the thousands")
+    close(gates, weights, "gates, logits in the thousands")
 
 
 # --- mixture_of_experts-2: balancing gradient of sigmoid scores ---------------------
@@ -131,7 +121,7 @@ def _gradient_case(f: F, shape: tuple[int, int], k: int, padded: int) -> None:
     mask[rng.permutation(shape[0])[:padded]] = False
     wanted = _differences(logits, k, mask)
     what = f"logits {shape}, k = {k}, {padded} padded"
-    _close(f(logits.copy(), k, mask), wanted, what, 1e-7)
+    close(f(logits.copy(), k, mask), wanted, what, 1e-7)
 
 
 def _gradient_plain(f: F) -> None:
@@ -151,7 +141,7 @@ def _gradient_unused(f: F) -> None:
     logits[:, 2:] -= 6
     mask = np.array([True, True, False, True, True])
     wanted = _differences(logits, 2, mask)
-    _close(f(logits.copy(), 2, mask), wanted, "two experts without tokens", 1e-7)
+    close(f(logits.copy(), 2, mask), wanted, "two experts without tokens", 1e-7)
 
 
 def _gradient_large(f: F) -> None:
@@ -163,7 +153,7 @@ def _gradient_large(f: F) -> None:
     wanted = _differences(logits, 2, mask)
     with np.errstate(all="ignore"):
         ours = f(logits.copy(), 2, mask)
-    _close(ours, wanted, "logits in the thousands", 1e-7)
+    close(ours, wanted, "logits in the thousands", 1e-7)
 
 
 # --- mixture_of_experts-3: buffers by choice, then by token -------------------------

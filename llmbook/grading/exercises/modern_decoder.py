@@ -7,19 +7,9 @@ from typing import Any
 import numpy as np
 
 from llmbook.grading import Check, Exercise
+from llmbook.grading.compare import close
 
 F = Callable[..., Any]
-
-
-def _close(ours: object, wanted: np.ndarray, what: str, atol: float = 1e-9) -> None:
-    ours = np.asarray(ours)
-    if ours.shape != wanted.shape:
-        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
-    if np.iscomplexobj(ours) or not np.isfinite(ours).all():
-        raise AssertionError(f"{what}: holds complex numbers, NaN or infinity")
-    gap = float(np.abs(ours - wanted).max())
-    if gap > atol:
-        raise AssertionError(f"{what}: off by up to {gap:.3g}")
 
 
 # --- modern_decoder-1: rotation at given positions ------------------------------------
@@ -42,7 +32,7 @@ def _rotation_values(f: F) -> None:
     for shape, theta in (((5, 2), 100.0), ((2, 4, 6), 1e4), ((3, 2, 7, 8), 5e5)):
         x, positions = rng.normal(size=shape), np.arange(shape[-2])
         wanted = _by_hand(x, positions, theta)
-        _close(f(x, positions, theta), wanted, f"positions 0, 1, 2, … for {shape}")
+        close(f(x, positions, theta), wanted, f"positions 0, 1, 2, … for {shape}")
 
 
 def _rotation_anywhere(f: F) -> None:
@@ -50,7 +40,7 @@ def _rotation_anywhere(f: F) -> None:
     x = rng.normal(size=(2, 4, 6))
     for positions in (np.array([7, 0, 300, 3]), np.array([0.5, 2.25, 1.0, 9.75])):
         wanted = _by_hand(x, positions, 1e4)
-        _close(f(x, positions, 1e4), wanted, f"positions {positions.tolist()}")
+        close(f(x, positions, 1e4), wanted, f"positions {positions.tolist()}")
 
 
 def _rotation_relative(f: F) -> None:
@@ -61,7 +51,7 @@ def _rotation_relative(f: F) -> None:
     far = (
         np.asarray(f(q, positions + 9, 50.0)) @ np.asarray(f(k, positions + 9, 50.0)).T
     )
-    _close(far, near, "scores after moving all tokens by 9 places")
+    close(far, near, "scores after moving all tokens by 9 places")
     apart = np.asarray(f(q, positions + 2, 50.0)) @ np.asarray(f(k, positions, 50.0)).T
     if np.abs(apart - near).max() < 1e-3:
         raise AssertionError("scores do not change when the distance does")

@@ -7,20 +7,9 @@ import numpy as np
 from scipy import optimize, special
 
 from llmbook.grading import Check, Exercise
+from llmbook.grading.compare import close
 
 F = Callable[..., Any]
-
-
-def _close(ours: object, wanted: object, what: str, atol: float = 1e-9) -> None:
-    ours, wanted = np.asarray(ours, dtype=float), np.asarray(wanted, dtype=float)
-    if ours.shape != wanted.shape:
-        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
-    if np.isnan(ours).any() or np.any(np.isinf(ours) != np.isinf(wanted)):
-        raise AssertionError(f"{what}: NaN or infinity where a number belongs: {ours}")
-    finite = np.isfinite(wanted)
-    gap = float(np.abs(ours[finite] - wanted[finite]).max(initial=0))
-    if not gap <= atol:
-        raise AssertionError(f"{what}: off by up to {gap:.3g}")
 
 
 # --- probability_and_mle-2: Bayes in log space ----------------------------------------
@@ -34,7 +23,7 @@ def _bayes_values(f: F) -> None:
         joint = prior * likelihood.prod(-1)
         wanted = np.log(joint / joint.sum(1, keepdims=True))
         ours = f(np.log(prior), np.log(likelihood))
-        _close(ours, wanted, f"{n} examples, {classes} classes, {features} features")
+        close(ours, wanted, f"{n} examples, {classes} classes, {features} features")
 
 
 def _bayes_many(f: F) -> None:
@@ -45,11 +34,11 @@ def _bayes_many(f: F) -> None:
             prior = np.log(rng.dirichlet(np.ones(4)))
             joint = prior + x.sum(-1)
             wanted = joint - special.logsumexp(joint, axis=1, keepdims=True)
-            _close(f(prior, x), wanted, "10,000 features", 1e-6)
+            close(f(prior, x), wanted, "10,000 features", 1e-6)
         x[0] += 6.0  # one example far above the others
         joint = prior + x.sum(-1)
         wanted = joint - special.logsumexp(joint, axis=1, keepdims=True)
-        _close(f(prior, x), wanted, "examples of very different size", 1e-6)
+        close(f(prior, x), wanted, "examples of very different size", 1e-6)
 
 
 def _bayes_impossible(f: F) -> None:
@@ -59,7 +48,7 @@ def _bayes_impossible(f: F) -> None:
     joint = np.array([0.2 * 0.1, 0.0, 0.3 * 0.01])
     with np.errstate(divide="ignore"):
         wanted = np.log(joint / joint.sum())[None]
-    _close(f(prior, x), wanted, "an impossible class")
+    close(f(prior, x), wanted, "an impossible class")
 
 
 # --- probability_and_mle-3: censored waiting times ------------------------------------
@@ -78,15 +67,13 @@ def _rate_values(f: F) -> None:
             return -float(np.sum(np.where(d, log_rate - rate * t, -rate * t)))
 
         best = optimize.minimize_scalar(negative, bounds=(-8, 8), method="bounded")
-        _close(
-            f(times, done), np.exp(best.x), f"{n} requests, {done.sum()} ended", 1e-4
-        )
+        close(f(times, done), np.exp(best.x), f"{n} requests, {done.sum()} ended", 1e-4)
 
 
 def _rate_exact(f: F) -> None:
     got = f(np.array([1.0, 2.0, 5.0]), np.array([True, True, False]))
-    _close(got, 0.25, "two ended in 8 seconds of waiting", 1e-12)
-    _close(f([4.0], [True]), 0.25, "one request, as lists", 1e-12)
+    close(got, 0.25, "two ended in 8 seconds of waiting", 1e-12)
+    close(f([4.0], [True]), 0.25, "one request, as lists", 1e-12)
 
 
 def _rate_none(f: F) -> None:
@@ -116,7 +103,7 @@ def _smoothed_values(f: F) -> None:
         counts[0, 0] = 4
         for alpha in (1, 0.3):
             wanted = _smoothed_reference(counts, alpha)
-            _close(f(counts.copy(), alpha), wanted, f"{shape}, α = {alpha}", 1e-12)
+            close(f(counts.copy(), alpha), wanted, f"{shape}, α = {alpha}", 1e-12)
 
 
 def _smoothed_unseen(f: F) -> None:
@@ -124,10 +111,10 @@ def _smoothed_unseen(f: F) -> None:
     with np.errstate(all="raise"):
         for alpha in (0, 0.5, 2):
             wanted = _smoothed_reference(counts, alpha)
-            _close(f(counts, alpha), wanted, f"an unseen context, α = {alpha}", 1e-12)
+            close(f(counts, alpha), wanted, f"an unseen context, α = {alpha}", 1e-12)
     once = np.array([[0, 1, 0], [0, 0, 0]])
-    _close(f(once, 0), _smoothed_reference(once, 0), "one count, α = 0", 1e-12)
-    _close(f(counts, 0)[1], [0.75, 0.25, 0, 0], "α = 0 is maximum likelihood", 1e-12)
+    close(f(once, 0), _smoothed_reference(once, 0), "one count, α = 0", 1e-12)
+    close(f(counts, 0)[1], [0.75, 0.25, 0, 0], "α = 0 is maximum likelihood", 1e-12)
 
 
 EXERCISES = {

@@ -11,17 +11,9 @@ import numpy as np
 from scipy import stats
 
 from llmbook.grading import Check, Exercise
+from llmbook.grading.compare import close
 
 F = Callable[..., Any]
-
-
-def _close(ours: object, wanted: object, what: str, atol: float = 1e-9) -> None:
-    ours, wanted = np.asarray(ours, dtype=float), np.asarray(wanted, dtype=float)
-    if ours.shape != wanted.shape:
-        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
-    gap = float(np.abs(ours - wanted).max(initial=0))
-    if not gap <= atol:
-        raise AssertionError(f"{what}: got {ours}, wanted {wanted}")
 
 
 # --- significance_tests-1: from labels to a p-value -----------------------------------
@@ -50,8 +42,8 @@ def _compare_on(f: F, tables: list[tuple[int, int, int, int]]) -> None:
         wins, losses, *_ = table
         delta, p = f(*_labels(*table))
         what = f"{wins} wins, {losses} losses, {table[2]} both, {table[3]} neither"
-        _close(delta, (wins - losses) / sum(table), f"difference, {what}")
-        _close(p, _exact(wins, losses), f"p-value, {what}")
+        close(delta, (wins - losses) / sum(table), f"difference, {what}")
+        close(p, _exact(wins, losses), f"p-value, {what}")
 
 
 def _compare_values(f: F) -> None:
@@ -81,7 +73,7 @@ def _flip_reference(d: list[float], cluster: list) -> float:
 
 
 def _flip_on(f: F, d: list[float], cluster: list, what: str) -> None:
-    _close(f(np.array(d), np.array(cluster)), _flip_reference(d, cluster), what)
+    close(f(np.array(d), np.array(cluster)), _flip_reference(d, cluster), what)
 
 
 def _flip_values(f: F) -> None:
@@ -126,13 +118,13 @@ def _bh_values(f: F) -> None:
     for m in (2, 5, 13):
         for _ in range(5):
             p = rng.random(m) ** 3
-            _close(f(p.copy()), _bh_reference(p), f"{m} p-values", 1e-12)
+            close(f(p.copy()), _bh_reference(p), f"{m} p-values", 1e-12)
 
 
 def _bh_edges(f: F) -> None:
-    _close(f([0.04]), [0.04], "a single p-value")
-    _close(f([1.0, 0.9]), [1.0, 1.0], "nothing found")
-    _close(f([0.03, 0.01, 0.03]), [0.03, 0.03, 0.03], "a tie")
+    close(f([0.04]), [0.04], "a single p-value")
+    close(f([1.0, 0.9]), [1.0, 1.0], "nothing found")
+    close(f([0.03, 0.01, 0.03]), [0.03, 0.03, 0.03], "a tie")
 
 
 # --- significance_tests-4: plan an evaluation -----------------------------------------
@@ -188,7 +180,7 @@ def _reach_on(f: F, m: int, level: float) -> None:
     wanted, alarms = _reach_reference(m, level)
     if wins != wanted:
         raise AssertionError(f"m = {m}, level {level}: {wins} wins, wanted {wanted}")
-    _close(rate, alarms, f"false-alarm rate, m = {m}, level {level}")
+    close(rate, alarms, f"false-alarm rate, m = {m}, level {level}")
 
 
 def _reach_values(f: F) -> None:
@@ -222,15 +214,15 @@ def _halves_values(f: F) -> None:
     for n_seeds, n_items in ((3, 40), (12, 7), (2, 2)):
         gain = 2 * rng.normal(size=(n_seeds, 1)) + rng.normal(size=(n_seeds, n_items))
         what = f"{n_seeds} seeds, {n_items} items"
-        _close(f(gain.copy()), _halves_reference(gain), what)
+        close(f(gain.copy()), _halves_reference(gain), what)
 
 
 def _halves_extremes(f: F) -> None:
     rng = np.random.default_rng()
     by_seed = np.repeat(rng.normal(size=(4, 1)), 9, axis=1)
-    _close(f(by_seed)[1], 0.0, "all items alike: the half-width over items")
+    close(f(by_seed)[1], 0.0, "all items alike: the half-width over items")
     by_item = np.repeat(rng.normal(size=(1, 9)), 4, axis=0)
-    _close(f(by_item)[0], 0.0, "all seeds alike: the half-width over seeds")
+    close(f(by_item)[0], 0.0, "all seeds alike: the half-width over seeds")
 
 
 EXERCISES = {

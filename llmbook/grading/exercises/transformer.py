@@ -7,19 +7,9 @@ from typing import Any
 import numpy as np
 
 from llmbook.grading import Check, Exercise
+from llmbook.grading.compare import close
 
 F = Callable[..., Any]
-
-
-def _close(ours: object, wanted: np.ndarray, what: str, atol: float = 1e-9) -> None:
-    ours = np.asarray(ours)
-    if ours.shape != wanted.shape:
-        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
-    if not np.isfinite(ours).all():
-        raise AssertionError(f"{what}: holds NaN or infinity")
-    gap = float(np.abs(ours - wanted).max())
-    if gap > atol:
-        raise AssertionError(f"{what}: off by up to {gap:.3g}")
 
 
 # --- transformer-1: the shift matrix --------------------------------------------------
@@ -37,7 +27,7 @@ def _moves(f: F, k: int, D: int, base: float) -> None:
     if ours.shape != (D, D):
         raise AssertionError(f"k = {k}, D = {D}: shape {ours.shape}, not ({D}, {D})")
     moved = _places(t, D, base) @ ours
-    _close(moved, _places(t + k, D, base), f"k = {k}, D = {D}, base {base:g}", 1e-8)
+    close(moved, _places(t + k, D, base), f"k = {k}, D = {D}, base {base:g}", 1e-8)
 
 
 def _one_pair(f: F) -> None:
@@ -53,14 +43,14 @@ def _many_pairs(f: F) -> None:
 def _backwards(f: F) -> None:
     _moves(f, -4, 8, 10_000.0)
     both = np.asarray(f(-4, 8)) @ np.asarray(f(4, 8))
-    _close(both, np.eye(8), "four places on and four back")
+    close(both, np.eye(8), "four places on and four back")
 
 
 def _default_base(f: F) -> None:
-    _close(f(3, 12), np.asarray(f(3, 12, 10_000.0)), "base left out")
+    close(f(3, 12), np.asarray(f(3, 12, 10_000.0)), "base left out")
     t = np.arange(5)
     moved = _places(t, 12, 10_000.0) @ np.asarray(f(3, 12))
-    _close(moved, _places(t + 3, 12, 10_000.0), "base left out, D = 12")
+    close(moved, _places(t + 3, 12, 10_000.0), "base left out, D = 12")
 
 
 # --- transformer-2: a batch for the decoder -------------------------------------------
@@ -94,7 +84,7 @@ def _batch_part(f: F, part: int, targets: list[list[int]], pad: int) -> None:
     if got.dtype.kind != wanted.dtype.kind:
         raise AssertionError(f"{name}: dtype {got.dtype}, wanted {wanted.dtype}")
     lengths = [len(t) for t in before]
-    _close(got.astype(int), wanted.astype(int), f"{name}, lengths {lengths}, pad {pad}")
+    close(got.astype(int), wanted.astype(int), f"{name}, lengths {lengths}, pad {pad}")
     if targets != before:
         raise AssertionError("your function changed the targets in place")
 
@@ -160,7 +150,7 @@ def _agrees(f: F, model: _Model, end: int, max_len: int) -> None:
     got = tuple(int(t) for t in ours[1])
     if got != tokens:
         raise AssertionError(f"found {got}, the likeliest is {tokens}")
-    _close(np.asarray(ours[0], float), np.asarray(score), f"log probability of {got}")
+    close(np.asarray(ours[0], float), np.asarray(score), f"log probability of {got}")
 
 
 def _search_small(f: F) -> None:
@@ -212,7 +202,7 @@ def _search_deep(f: F) -> None:
                 f"found {ours[1]}, the likeliest is {(worst, end)}: its first "
                 "token is the least likely of all"
             )
-        _close(np.asarray(ours[0]), start[worst] + np.log(0.98), "log probability")
+        close(np.asarray(ours[0]), start[worst] + np.log(0.98), "log probability")
 
 
 def _search_none(f: F) -> None:
@@ -287,7 +277,7 @@ def _leaks(kind: str, equal: bool = False) -> F:
                 lengths = [len(row) for row in some]
                 ours = f(_model(kind, pad), [list(row) for row in some], pad)
                 what = f"a model that {kind}, lengths {lengths}, pad {pad}"
-                _close(np.asarray(ours, float), np.asarray(wanted), what)
+                close(np.asarray(ours, float), np.asarray(wanted), what)
 
     return check
 
