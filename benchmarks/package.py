@@ -36,6 +36,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 sys.path.insert(0, str(ROOT / "benchmarks"))
 sys.path.insert(0, str(ROOT / "tests"))
 
+import rivals  # noqa: E402
 import torch  # noqa: E402
 from _book import write_atomically  # noqa: E402
 from book import machine  # noqa: E402
@@ -61,9 +62,7 @@ def ours() -> Decoder:
 
 def llama(model: Decoder) -> torch.nn.Module:
     """Return Hugging Face's Llama with the same weights, free to go on to the end."""
-    from rivals import llama as with_our_weights
-
-    return with_our_weights(
+    return rivals.llama(
         model,
         bos_token_id=None,
         eos_token_id=None,
@@ -152,22 +151,6 @@ def texts(models: dict[str, torch.nn.Module], batch: int) -> Contestants:
     return calls
 
 
-def rival_tokenizer(text: str) -> "tokenizers.Tokenizer":  # noqa: F821
-    """Train the byte-level BPE of `tokenizers` to the same vocabulary."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    rival = Tokenizer(models.BPE())
-    rival.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    rival.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    rival.train_from_iterator([text], trainer)
-    return rival
-
-
 def corpus(quick: bool) -> str:
     """Return the text that tokenizers are trained on."""
     from llmbook.data import documentation_split
@@ -238,7 +221,7 @@ def memory_child(job: str) -> None:
         if name == "llmbook":
             tokenizer = llmbook.tokenizer.train_bpe(text, VOCAB)
         else:
-            tokenizer = rival_tokenizer(text)
+            tokenizer = rivals.byte_level_bpe(text, VOCAB)
         if task == "bpe-encode":
             before = fresh_peak()
             tokenizer.encode(text)
@@ -345,12 +328,12 @@ def main() -> int:
 
     text = corpus(args.quick)
     size = len(text.encode())
-    mine, rival = train_bpe(text, VOCAB), rival_tokenizer(text)
+    mine, rival = train_bpe(text, VOCAB), rivals.byte_level_bpe(text, VOCAB)
     slice_ = text[:200_000]
     assert mine.encode(slice_) == rival.encode(slice_).ids, "different ids"
     calls = {
         "llmbook": lambda: train_bpe(text, VOCAB),
-        "tokenizers": lambda: rival_tokenizer(text),
+        "tokenizers": lambda: rivals.byte_level_bpe(text, VOCAB),
     }
     what = f"BPE training to {VOCAB} tokens"
     results.append(summary(what, race(calls, args.repeats), size, "bytes/s"))

@@ -1,5 +1,6 @@
-"""Hugging Face's models with our weights, for tests and benchmarks."""
+"""Hugging Face's models and tokenizer beside ours, for tests and benchmarks."""
 
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -60,3 +61,17 @@ def llama(model: Decoder, **options: object) -> LlamaForCausalLM | MistralForCau
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     theirs.load_state_dict(state)
     return theirs
+
+
+def byte_level_bpe(text: str, vocab_size: int) -> Tokenizer:
+    """The byte-level BPE of `tokenizers`, trained to the same vocabulary."""
+    rival = Tokenizer(models.BPE())
+    rival.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rival.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    rival.train_from_iterator([text], trainer)
+    return rival

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from llmbook.grading.compare import close
+from llmbook.grading.compare import close, same
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,11 @@ def test_tolerances_add():
     close(1001.0, 1000.0, "x", atol=0.5, rtol=1e-3)
     with pytest.raises(AssertionError, match="off by"):
         close(1002.0, 1000.0, "x", atol=0.5, rtol=1e-3)
+
+
+def test_whole_numbers_are_compared_entry_by_entry():
+    same([[1, 2], [3, 4]], np.array([[1, 2], [3, 4]]), "x")
+    wanted = np.array([1, 2])
+    for ours, said in (([1, 3], "3 at 1"), ([1.0, 2.0], "dtype"), ([1], "shape")):
+        with pytest.raises(AssertionError, match=f"x: .*{said}"):
+            same(ours, wanted, "x")

@@ -5,8 +5,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from tokenizers import Tokenizer as Library
-from tokenizers import models, pre_tokenizers, trainers
+from rivals import byte_level_bpe
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 import llmbook.tokenizer
@@ -33,18 +32,6 @@ that sum to one, aren't they?  A tokenizer that has tokenized tokens tokenizes.
 )
 
 
-def library(text: str, vocab_size: int) -> Library:
-    tokenizer = Library(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([text], trainer)
-    return tokenizer
-
-
 @pytest.fixture(scope="module")
 def ours() -> Tokenizer:
     return train_bpe(SAMPLE, 400, special_tokens=["<|end|>", "<|end|>!"])
@@ -52,7 +39,7 @@ def ours() -> Tokenizer:
 
 @pytest.mark.parametrize("vocab_size", [256, 257, 300, 5000])
 def test_same_merges_in_the_same_order_as_tokenizers(vocab_size):
-    theirs = library(SAMPLE, vocab_size)
+    theirs = byte_level_bpe(SAMPLE, vocab_size)
     model = json.loads(theirs.to_str())["model"]
     merges = [tuple(model["vocab"][side] for side in m) for m in model["merges"]]
     ours = train_bpe(SAMPLE, vocab_size)
@@ -66,7 +53,7 @@ def test_same_merges_on_random_text_full_of_ties():
     rng = random.Random(0)
     for _ in range(20):
         text = "".join(rng.choices("aab \n", k=200))
-        model = json.loads(library(text, 330).to_str())["model"]
+        model = json.loads(byte_level_bpe(text, 330).to_str())["model"]
         merges = [tuple(model["vocab"][side] for side in m) for m in model["merges"]]
         assert train_bpe(text, 330).merges == merges
 

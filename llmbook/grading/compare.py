@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["close"]
+__all__ = ["close", "same"]
 
 
 def close(
@@ -36,3 +36,22 @@ def close(
     if np.any(gap > atol + rtol * np.abs(wanted[finite])):
         values = f" (got {ours}, wanted {wanted})" if wanted.size <= 4 else ""
         raise AssertionError(f"{what}: off by up to {gap.max():.3g}{values}")
+
+
+def same(ours: object, wanted: np.ndarray, what: str) -> None:
+    """Raise AssertionError unless an answer holds the whole numbers that were wanted.
+
+    ``ours`` is anything NumPy reads as an array; shape, an integer dtype and every
+    entry must agree with ``wanted``. ``what`` is named in the message.
+    """
+    ours = np.asarray(ours)
+    if ours.shape != wanted.shape:
+        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
+    if not np.issubdtype(ours.dtype, np.integer):
+        raise AssertionError(f"{what}: dtype {ours.dtype}, wanted whole numbers")
+    if not np.array_equal(ours, wanted):
+        where = tuple(int(i) for i in np.argwhere(ours != wanted)[0])
+        place = where[0] if len(where) == 1 else where
+        raise AssertionError(
+            f"{what}: {ours[where]} at {place}, wanted {wanted[where]}"
+        )

@@ -6,22 +6,9 @@ from typing import Any
 import numpy as np
 
 from llmbook.grading import Check, Exercise
-from llmbook.grading.compare import close
+from llmbook.grading.compare import close, same
 
 F = Callable[..., Any]
-
-
-def _same(ours: object, wanted: np.ndarray, what: str) -> None:
-    ours = np.asarray(ours)
-    if ours.shape != wanted.shape:
-        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
-    if not np.issubdtype(ours.dtype, np.integer):
-        raise AssertionError(f"{what}: dtype {ours.dtype}, wanted whole numbers")
-    if not np.array_equal(ours, wanted):
-        where = tuple(int(i) for i in np.argwhere(ours != wanted)[0])
-        raise AssertionError(
-            f"{what}: {ours[where]} at {where}, wanted {wanted[where]}"
-        )
 
 
 # --- mixture_of_experts-1: sigmoid scores and a bias --------------------------------
@@ -54,7 +41,7 @@ def _route_case(f: F, shape: tuple[int, ...], k: int, spread: float) -> None:
     chosen, gates = f(logits.copy(), bias, k, 2.5)
     wanted, weights = _routes(logits, bias, k, 2.5)
     what = f"logits {shape}, k = {k}"
-    _same(chosen, wanted, f"chosen, {what}")
+    same(chosen, wanted, f"chosen, {what}")
     close(gates, weights, f"gates, {what}")
 
 
@@ -79,7 +66,7 @@ def _route_large(f: F) -> None:
     with np.errstate(all="ignore"):
         chosen, gates = f(logits.copy(), bias, 2, 1.5)
     wanted, weights = _routes(logits, bias, 2, 1.5)
-    _same(chosen, wanted, "chosen, logits in the thousands")
+    same(chosen, wanted, "chosen, logits in the thousands")
     close(gates, weights, "gates, logits in the thousands")
 
 
@@ -174,7 +161,7 @@ def _dispatch_case(f: F, T: int, n_experts: int, k: int, capacity: int) -> None:
     chosen = rng.random((T, n_experts)).argsort(axis=1)[:, :k]
     ours = f(chosen.copy(), n_experts, capacity)
     wanted = _seats(chosen, n_experts, capacity)
-    _same(ours, wanted, f"{T} tokens, {n_experts} experts, k = {k}, C = {capacity}")
+    same(ours, wanted, f"{T} tokens, {n_experts} experts, k = {k}, C = {capacity}")
 
 
 def _dispatch_roomy(f: F) -> None:
@@ -190,8 +177,8 @@ def _dispatch_tight(f: F) -> None:
 def _dispatch_order(f: F) -> None:
     """Second choices of early tokens against first choices of late ones."""
     chosen = np.array([[0, 1], [2, 1], [1, 0], [1, 2]])
-    _same(f(chosen, 3, 2), _seats(chosen, 3, 2), "first choices go first")
-    _same(f(chosen, 4, 3), _seats(chosen, 4, 3), "an expert nobody wants")
+    same(f(chosen, 3, 2), _seats(chosen, 3, 2), "first choices go first")
+    same(f(chosen, 4, 3), _seats(chosen, 4, 3), "an expert nobody wants")
 
 
 EXERCISES = {

@@ -9,19 +9,9 @@ from typing import Any
 import numpy as np
 
 from llmbook.grading import Check, Exercise
+from llmbook.grading.compare import same
 
 F = Callable[..., Any]
-
-
-def _same(ours: object, wanted: np.ndarray, what: str) -> None:
-    ours = np.asarray(ours)
-    if ours.shape != wanted.shape:
-        raise AssertionError(f"{what}: shape {ours.shape}, wanted {wanted.shape}")
-    if not np.issubdtype(ours.dtype, np.integer):
-        raise AssertionError(f"{what}: dtype {ours.dtype}, wanted integers")
-    if not np.array_equal(ours, wanted):
-        i = int(np.flatnonzero(ours != wanted)[0])
-        raise AssertionError(f"{what}: {ours[i]} at place {i}, wanted {wanted[i]}")
 
 
 # --- pretraining_objectives-1: whole words ------------------------------------------
@@ -64,8 +54,8 @@ def _ask(f: F, case: dict, what: str) -> None:
     given = copy.deepcopy(case)
     inputs, labels = f(**given)
     wanted_inputs, wanted_labels = _masked(case)
-    _same(labels, wanted_labels, f"labels, {what}")
-    _same(inputs, wanted_inputs, f"inputs, {what}")
+    same(labels, wanted_labels, f"labels, {what}")
+    same(inputs, wanted_inputs, f"inputs, {what}")
     for name, value in case.items():
         if not np.array_equal(given[name], value):
             raise AssertionError(f"your function changed {name} in place")
