@@ -56,6 +56,6 @@ def pytest_collection_modifyitems(config, items):
         path = Path(str(item.path))
         if path.suffix == ".ipynb":
             return -seconds.get(path.stem, 60.0)
-        return -1000.0 if path.stem == "test_site" else 0.0
+        return -1000.0 if path.stem in ("test_site", "test_live") else 0.0
 
     items.sort(key=length)

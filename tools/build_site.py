@@ -13,7 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from _book import ROOT, fail
+import live_assets
+import live_cells
+from _book import ROOT, fail, sources
 
 SITE = ROOT / "_build" / "html"
 
@@ -43,10 +45,34 @@ def build(out: Path | None = None, root: Path = ROOT) -> Path:
         # Pages read before the failure would not warn again.
         shutil.rmtree(index.parent.parent / ".doctrees", ignore_errors=True)
         fail("the site does not build:\n" + "\n".join(said))
+    print(add_live_cells(index.parent))
     html = index.parent.rglob("*.html")
     pages = sum("_static" not in path.parts for path in html)
     print(f"{pages} pages in {time.perf_counter() - start:.0f} s, no notebook executed")
     return index
+
+
+def add_live_cells(site: Path) -> str:
+    """Let the built pages run their cells, where all that takes can be had.
+
+    Returns:
+        One line on what was done, or on what was missing.
+    """
+    target = site / "_static" / "live"
+    try:
+        line = f"live cells: ready, wheels from {live_assets.prepare(target)}"
+        on = True
+    except live_assets.Missing as missing:
+        line = f"live cells: left out, {missing}; the pages show their stored outputs"
+        on = False
+    for source in sources():
+        name = source.relative_to(ROOT)
+        page = site / name.with_suffix(".html")
+        if page.exists():
+            live_cells.insert(
+                page, source.with_suffix(".ipynb"), len(name.parts) - 1, on
+            )
+    return line
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
