@@ -1,0 +1,104 @@
+"""What the site does for a reader: terms, copied links, progress; in a real browser."""
+
+import json
+import sys
+
+import pytest
+from _book import ROOT
+
+sys.path.insert(0, str(ROOT / "tools" / "sphinx_ext"))
+import reader
+from test_live import chromium, served  # noqa: F401 - fixtures
+
+pytestmark = [pytest.mark.site, pytest.mark.slow]
+PAGE = "chapters/1_mathematics/10_learning_rate_limit.html"
+
+
+@pytest.fixture
+def page(chromium, served):  # noqa: F811
+    address, _ = served
+    context = chromium.new_context(accept_downloads=True)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.address = address
+    page.problems = []
+    page.on("pageerror", lambda e: page.problems.append(str(e)))
+    page.on("requestfailed", lambda r: page.problems.append(r.url))
+    yield page
+    assert page.problems == []
+    context.close()
+
+
+def test_terms_skip_plain_words_and_take_every_form():
+    found = reader.terms(ROOT)
+    assert "shape" not in found and "key" not in found
+    assert found["singular value"] == "singular value"
+    assert found["RoPE"] == found["rotary position embedding"]
+    assert all(term.isascii() for term in found)
+
+
+def test_a_term_shows_its_definition_in_both_languages(page):
+    page.goto(f"{page.address}/{PAGE}")
+    link = page.locator("a:has(> .book-term)", has_text="edge of stability").first
+    assert not page.evaluate("'bookGlossary' in window")
+    link.hover()
+    note = page.locator(".book-definition")
+    note.wait_for()
+    assert "edge of stability" in note.inner_text()
+    assert note.locator("[lang=zh]").count() == 1
+    page.keyboard.press("Escape")
+    assert note.count() == 0
+    link.focus()
+    note.wait_for()
+    assert link.get_attribute("aria-describedby") == "book-definition"
+    anchor = link.get_attribute("href").split("#")[1]
+    page.goto(f"{page.address}/pages/glossary.html")
+    assert page.locator(f"#{anchor}").count() == 1
+
+
+def test_each_term_is_linked_once_a_page(page):
+    page.goto(f"{page.address}/{PAGE}")
+    targets = page.eval_on_selector_all(
+        "a:has(> .book-term)", "links => links.map(a => a.hash)"
+    )
+    assert len(targets) > 5 and len(set(targets)) == len(targets)
+    assert page.locator("h1 .book-term, h2 .book-term, pre .book-term").count() == 0
+
+
+def test_anchors_of_exercises_are_copied(page):
+    page.goto(f"{page.address}/{PAGE}")
+    link = page.locator("#ex-learning-rate-limit-1 a.headerlink")
+    page.locator("#ex-learning-rate-limit-1").scroll_into_view_if_needed()
+    page.locator("#ex-learning-rate-limit-1 .admonition-title").hover()
+    link.click()
+    page.locator(".book-copied").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == f"{page.address}/{PAGE}#ex-learning-rate-limit-1"
+
+
+def test_progress_is_kept_shown_exported_and_imported(page, tmp_path):
+    page.goto(f"{page.address}/{PAGE}")
+    page.get_by_label("I have read this chapter").check()
+    page.locator("#ex-learning-rate-limit-1 input").check()
+    page.goto(f"{page.address}/index.html")
+    box = page.locator(".book-progress")
+    box.locator("li").wait_for()
+    assert box.locator("p").first.inner_text().startswith("1 of ")
+    assert "1.10" in box.locator("li").inner_text()
+    with page.expect_download() as wait:
+        box.get_by_role("button", name="Export").click()
+    saved = tmp_path / "progress.json"
+    wait.value.save_as(saved)
+    data = json.loads(saved.read_text())
+    assert list(data["exercises"]) == ["ex-learning-rate-limit-1"]
+
+    box.get_by_role("button", name="Forget").click()
+    assert box.locator("p").first.inner_text().startswith("0 of ")
+    saved.with_name("other.json").write_text('{"read": 3}')
+    page.set_input_files(".book-progress input", saved.with_name("other.json"))
+    page.get_by_text("nothing imported").wait_for()
+    page.set_input_files(".book-progress input", saved)
+    page.get_by_text("imported", exact=True).wait_for()
+    assert box.locator("p").first.inner_text().startswith("1 of ")
+    page.goto(f"{page.address}/{PAGE}")
+    assert page.get_by_label("I have read this chapter").is_checked()

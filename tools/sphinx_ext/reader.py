@@ -1,0 +1,211 @@
+"""What the site does for a reader: glossary at a touch, links to copy, progress kept.
+
+* The first occurrence of a glossary term in a chapter links to its entry; pointing at
+  it, or reaching it with Tab, shows the definition in both languages
+  (``_static/glossary.js``, loaded at the first touch, also from ``file://``).
+* ``_static/book.js`` gives every anchor a button that copies its address, exercises
+  their own anchor, and keeps in the browser which chapters were read and which
+  exercises are done. ``{progress}`` is the place on the landing page that shows it.
+
+Authors do nothing for any of this.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from book_site import CHAPTER, reading_order
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.transforms import SphinxTransform
+from sphinx.util.docutils import SphinxDirective
+
+GLOSSARY = "pages/glossary"
+# Terms that are also plain words, or mean several things: only {term} links them.
+PLAIN = frozenset(
+    """activation attention baseline checkpoint claim contamination curvature decoder
+    encoder energy entropy epoch gradient head key leak likelihood logits loss margin
+    mask matrix mode momentum mutant norm orthogonal padding parameter parameters
+    posterior precision prior projection quadratic quantile query rank recall retrieval
+    router rule saturation score seed sentinel shape spectrum temperature tensor token
+    value verdict whitening dropout vocabulary invariance sharpness
+    divergence top-1""".split()
+)
+
+
+def terms(source: Path) -> dict[str, str]:
+    """Return the English terms of the glossary, each with its entry's first word."""
+    text = (source / f"{GLOSSARY}.md").read_text("utf8")
+    found: dict[str, str] = {}
+    for block in re.findall(r":::\{glossary\}\n(.*?)\n:::", text, re.DOTALL):
+        for line in block.split("\n"):
+            name = line.strip()
+            if not name or line.startswith(" ") or not name.isascii():
+                continue
+            for word in re.sub(r"\(.*?\)", "", name).split(","):
+                word = word.strip()
+                if len(word) > 2 and word.lower() not in PLAIN:
+                    found.setdefault(word, name)
+    return found
+
+
+class LinkTerms(SphinxTransform):
+    """Link the first occurrence of each glossary term in a chapter's paragraphs."""
+
+    default_priority = 870  # before Chinese text is marked
+
+    def apply(self, **kwargs: Any) -> None:
+        """Replace text by pending references; leave links, code and formulas alone."""
+        if not CHAPTER.match(self.env.docname):
+            return
+        source = Path(self.env.srcdir)
+        self.env.note_dependency(str(source / f"{GLOSSARY}.md"))
+        wanted = terms(source)
+        if not wanted:
+            return
+        names = sorted(wanted, key=len, reverse=True)
+        exact = {n for n in names if n != n.lower()}
+        pattern = re.compile(
+            r"(?<![\w-])(?:" + "|".join(map(re.escape, names)) + r")(?:s)?(?![\w-])",
+            re.IGNORECASE,
+        )
+        lookup = {n.lower(): n for n in names}
+        seen: set[str] = set()
+        for paragraph in self.document.findall(nodes.paragraph):
+            if self._outside(paragraph):
+                continue
+            for text in list(paragraph.findall(nodes.Text)):
+                if isinstance(text.parent, (nodes.paragraph, nodes.emphasis)):
+                    self._link(text, pattern, lookup, exact, wanted, seen)
+
+    @staticmethod
+    def _outside(paragraph: nodes.Node) -> bool:
+        parent = paragraph.parent
+        while parent is not None:
+            if isinstance(parent, (nodes.citation, nodes.caption, nodes.title)):
+                return True
+            parent = parent.parent
+        return False
+
+    def _link(
+        self,
+        text: nodes.Text,
+        pattern: re.Pattern[str],
+        lookup: dict[str, str],
+        exact: set[str],
+        wanted: dict[str, str],
+        seen: set[str],
+    ) -> None:
+        pieces: list[nodes.Node] = []
+        last = 0
+        whole = str(text)
+        for hit in pattern.finditer(whole):
+            words = hit[0]
+            name = lookup.get(words.lower()) or lookup.get(words.lower().rstrip("s"))
+            if name is None or (name in exact and words != name):
+                continue
+            entry = wanted[name]
+            if entry in seen:
+                continue
+            seen.add(entry)
+            ref = addnodes.pending_xref(
+                "",
+                nodes.inline(words, words, classes=["book-term"]),
+                refdomain="std",
+                reftype="term",
+                reftarget=entry,
+                refexplicit=True,
+                refwarn=True,
+                refdoc=self.env.docname,
+            )
+            if hit.start() > last:
+                pieces.append(nodes.Text(whole[last : hit.start()]))
+            pieces.append(ref)
+            last = hit.end()
+        if pieces:
+            if last < len(whole):
+                pieces.append(nodes.Text(whole[last:]))
+            text.parent.replace(text, pieces)
+
+
+class Progress(SphinxDirective):
+    """The place of the reader's progress; filled in the browser."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return an empty box that scripts fill and that reads without them."""
+        text = '<div class="book-progress" hidden></div>'
+        return [nodes.raw("", text, format="html")]
+
+
+def _definitions(env: BuildEnvironment) -> dict[str, dict[str, Any]]:
+    """Return every entry of the glossary by the anchors that lead to it."""
+    found: dict[str, dict[str, Any]] = {}
+    for item in env.get_doctree(GLOSSARY).findall(nodes.definition_list_item):
+        heads = list(item.findall(nodes.term))
+        text = "\n\n".join(
+            _text(p) for d in item.findall(nodes.definition) for p in d.children
+        )
+        entry = {"terms": [h.astext() for h in heads], "text": text}
+        for head in heads:
+            found.update(dict.fromkeys(head["ids"], entry))
+    return found
+
+
+def _text(node: nodes.Node) -> str:
+    """Return a definition as text, formulas in the marks that MathJax reads."""
+    if isinstance(node, nodes.math):
+        return rf"\({node.astext()}\)"
+    if isinstance(node, nodes.Text):
+        return str(node)
+    return "".join(_text(child) for child in node.children)
+
+
+def _chapters(env: BuildEnvironment) -> list[dict[str, Any]]:
+    """Return the standing chapters with title, address and exercises."""
+    found = []
+    for docname in reading_order(env):
+        match = CHAPTER.match(docname)
+        if not match:
+            continue
+        doctree = env.get_doctree(docname)
+        exercises = [
+            node["ids"][0]
+            for node in doctree.findall()
+            if "exercise" in getattr(node, "attributes", {}).get("classes", [])
+            and node.get("ids")
+        ]
+        found.append(
+            {
+                "page": docname,
+                "number": f"{match[1]}.{match[2]}",
+                "title": env.titles[docname].astext(),
+                "exercises": [x for x in exercises if x.startswith("ex-")],
+            }
+        )
+    return found
+
+
+def write_data(app: Sphinx, error: Exception | None) -> None:
+    """Write the two files that the page's script reads."""
+    if error is not None or app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / "_static"
+    for name, variable, value in (
+        ("glossary.js", "bookGlossary", _definitions(app.env)),
+        ("chapters.js", "bookChapters", _chapters(app.env)),
+    ):
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        (folder / name).write_text(f"window.{variable}={text};\n", "utf8")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register everything; called by Sphinx."""
+    app.add_transform(LinkTerms)
+    app.add_directive("progress", Progress)
+    app.connect("build-finished", write_data)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
