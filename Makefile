@@ -80,8 +80,8 @@ bench: $(STAMP) ## compare llmbook with the libraries; time the book: benchmarks
 portability: $(STAMP) ## re-run chapters as other CPUs would (C="3.02", ALL=1)
 	@$(PY) tools/portability.py $(C) $(if $(ALL),--all)
 
-pdf: ## not there yet
-	@echo "error: the PDF is not built yet; print a page from the browser instead"; exit 1
+pdf: $(STAMP) ## print the whole book into one PDF (minutes; needs Chromium)
+	@$(PY) tools/build_pdf.py
 
 clean: ## remove the site, caches and .venv
 	@rm -rf _build .cache .ruff_cache .mypy_cache .pytest_cache *.egg-info $(VENV)

@@ -1,8 +1,10 @@
 """What the site does for a reader: terms, copied links, progress; in a real browser."""
 
 import json
+import re
 import sys
 
+import build_pdf
 import pytest
 from _book import ROOT
 
@@ -11,6 +13,7 @@ import reader
 from test_live import chromium, served  # noqa: F401 - fixtures
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
+SMALL = "chapters/1_mathematics/12_learning_rate_schedules"
 PAGE = "chapters/1_mathematics/10_learning_rate_limit.html"
 
 
@@ -74,6 +77,38 @@ def test_anchors_of_exercises_are_copied(page):
     page.locator(".book-copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == f"{page.address}/{PAGE}#ex-learning-rate-limit-1"
+
+
+def test_a_printed_book_has_numbers_and_links_inside(served, tmp_path, monkeypatch):  # noqa: F811
+    from pypdf import PdfReader
+
+    _, site = served
+    few = [p for p in build_pdf.order() if p[0] in ("index", SMALL, "pages/glossary")]
+    monkeypatch.setattr(build_pdf, "order", lambda: few)
+    out = build_pdf.build(tmp_path / "book.pdf", site)
+    numbers = build_pdf.destinations(out)
+    reader = PdfReader(out)
+    contents = reader.pages[1].extract_text()
+    start = numbers[build_pdf.anchor("pages/glossary")]
+    assert re.search(rf"Glossary\s*{start}\b", contents)
+    assert "Glossary" in reader.pages[start - 1].extract_text()
+    targets = [
+        a.get_object().get("/A", {}).get("/URI", "")
+        for page in reader.pages
+        for a in page.get("/Annots", [])
+    ]
+    assert targets.count("") > 20  # links within the document
+    assert not [t for t in targets if "127.0.0.1" in t or t.startswith("file:")]
+    assert not (site / "print.html").exists()
+
+
+def test_links_of_pages_become_places_in_the_document():
+    pages = {"a/b", "a/c", "d"}
+    assert build_pdf.address("a/b", "c.html#x", pages) == "#a-c--x"
+    assert build_pdf.address("a/b", "../d.html", pages) == "#d"
+    assert build_pdf.address("a/b", "#x", pages) == "#a-b--x"
+    assert build_pdf.address("a/b", "https://x.org/y", pages) == "https://x.org/y"
+    assert build_pdf.address("a/b", "../z.html", pages) == ""
 
 
 def test_progress_is_kept_shown_exported_and_imported(page, tmp_path):
