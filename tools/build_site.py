@@ -80,10 +80,12 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         """Say nothing per request."""
 
 
-def server(port: int, folder: Path = SITE) -> http.server.ThreadingHTTPServer:
-    """Return a server of the built site, bound to 127.0.0.1; port 0 picks one."""
+def server(
+    port: int, folder: Path = SITE, host: str = "127.0.0.1"
+) -> http.server.ThreadingHTTPServer:
+    """Return a server of the built site; port 0 picks a free one."""
     handler = functools.partial(_Quiet, directory=str(folder))
-    return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    return http.server.ThreadingHTTPServer((host, port), handler)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,6 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("command", choices=["build", "serve"])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
     args = parser.parse_args(argv)
     if args.command == "build":
         print(f"the book: {build(args.out)}")
@@ -99,10 +102,10 @@ def main(argv: list[str] | None = None) -> int:
     if not (SITE / "index.html").exists():
         fail("there is no site yet; run: make book")
     try:
-        httpd = server(args.port)
+        httpd = server(args.port, host=args.host)
     except (OSError, OverflowError) as error:
         fail(f"port {args.port}: {error}; choose another: make read PORT=8001")
-    print(f"the book: http://127.0.0.1:{httpd.server_port}/", flush=True)
+    print(f"the book: http://{args.host}:{httpd.server_port}/", flush=True)
     print("next: open that address; Ctrl+C stops the server", flush=True)
     try:
         httpd.serve_forever()
