@@ -5,8 +5,10 @@ import re
 import sys
 
 import build_pdf
+import live_assets
 import pytest
-from _book import ROOT
+from _book import ROOT, sources
+from bs4 import BeautifulSoup
 
 sys.path.insert(0, str(ROOT / "tools" / "sphinx_ext"))
 import reader
@@ -137,3 +139,57 @@ def test_progress_is_kept_shown_exported_and_imported(page, tmp_path):
     assert box.locator("p").first.inner_text().startswith("1 of ")
     page.goto(f"{page.address}/{PAGE}")
     assert page.get_by_label("I have read this chapter").is_checked()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(served, chromium, scheme):  # noqa: F811
+    address, site = served
+    axe = (live_assets.modules() / "axe-core" / "axe.min.js").read_text("utf8")
+    context = chromium.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    found = []
+    for path in sorted(site.rglob("*.html")):
+        if "_static" in path.parts or path.name in ("genindex.html", "search.html"):
+            continue
+        page.goto(f"{address}/{path.relative_to(site)}")
+        page.evaluate(axe)
+        result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        found += [
+            f"{path.name}: {v['id']}: {node['html'][:200]}"
+            for v in result["violations"]
+            if v["impact"] in ("serious", "critical")
+            for node in v["nodes"]
+        ]
+    context.close()
+    assert not found
+
+
+def test_a_page_weighs_little_before_any_click(served, chromium):  # noqa: F811
+    import gzip
+    import statistics
+
+    address, site = served
+    page = chromium.new_page()
+    page.goto(f"{address}/{PAGE}")
+    page.wait_for_load_state("networkidle")
+    asked = page.evaluate(
+        "performance.getEntriesByType('resource').map(e => new URL(e.name).pathname)"
+    )
+    page.close()
+
+    def packed(path):
+        return len(gzip.compress(path.read_bytes(), 6))
+
+    shared = sum(packed(site / a.lstrip("/")) for a in set(asked) if "_static" in a)
+    weights = []
+    for source in sources():
+        html = site / source.relative_to(ROOT).with_suffix(".html")
+        soup = BeautifulSoup(html.read_text("utf8"), "html.parser")
+        images = {
+            (html.parent / i["src"]).resolve()
+            for i in soup.select("article img[src]")
+            if not i["src"].startswith("data:")
+        }
+        weights.append(shared + packed(html) + sum(map(packed, images)))
+    assert statistics.median(weights) < 500_000, sorted(weights)

@@ -209,6 +209,9 @@
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
   }
 
+  // The theme's labels say less than what stands on the buttons: let the text be the name.
+  for (const button of document.querySelectorAll("button.search-button-field, button.theme-switch-button")) button.removeAttribute("aria-label");
+
   exercises();
   chapterEnd();
   anchors();
