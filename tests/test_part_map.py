@@ -3,7 +3,9 @@
 import re
 import sys
 
+import pytest
 from _book import ROOT
+from sphinx.errors import ExtensionError
 
 sys.path.insert(0, str(ROOT / "tools" / "sphinx_ext"))
 import part_map
@@ -13,13 +15,13 @@ BOX = """
 :class: chapter-box
 Needs: {ref}`attention <ch-attention>`, the {ref}`ch-modern-decoder`
 and {ref}`ch-attention` again.
-Used by {ref}`ch-pretraining-run`.
+The {ref}`ch-pretraining-run` uses it.
 :::
 Later, {ref}`ch-vae`.
 """
 
 
-def test_needs_are_the_references_before_used_by():
+def test_needs_are_the_references_of_one_sentence():
     assert part_map.needs(BOX) == ["attention", "modern_decoder"]
     assert part_map.needs("no box, {ref}`ch-vae`") == []
 
@@ -27,6 +29,11 @@ def test_needs_are_the_references_before_used_by():
 def test_an_arrow_that_a_path_already_draws_is_left_out():
     parents = {"a": set(), "b": {"a"}, "c": {"a", "b"}}
     assert part_map.reduced(parents) == {"a": set(), "b": {"a"}, "c": {"b"}}
+
+
+def test_a_circle_of_needs_is_named():
+    with pytest.raises(ExtensionError, match="a → b → a"):
+        part_map.reduced({"a": {"b"}, "b": {"a"}})
 
 
 def test_each_chapter_stands_below_all_it_needs():

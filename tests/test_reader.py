@@ -70,6 +70,20 @@ def test_each_term_is_linked_once_a_page(page):
     assert page.locator("h1 .book-term, h2 .book-term, pre .book-term").count() == 0
 
 
+def test_a_reference_to_a_chapter_is_its_number_with_its_title(served):  # noqa: F811
+    _, site = served
+    soup = BeautifulSoup((site / f"{SMALL}.html").read_text("utf8"), "html.parser")
+    links = {
+        a.get_text(): a["title"]
+        for a in soup.select("article a.reference[title]")
+        if "hapter" in a.get_text()
+    }
+    assert {"Chapter 1.09", "chapter 1.09"} <= set(links)
+    target = site / "chapters/1_mathematics/09_gradient_descent.html"
+    heading = BeautifulSoup(target.read_text("utf8"), "html.parser").h1.get_text()
+    assert links["chapter 1.09"] in heading
+
+
 def test_anchors_of_exercises_are_copied(page):
     page.goto(f"{page.address}/{PAGE}")
     link = page.locator("#ex-learning-rate-limit-1 a.headerlink")

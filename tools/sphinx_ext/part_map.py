@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from book_site import CHAPTER, _parts, docname_of, label_of, reading_order, syllabus
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, PER_ROW = 148, 50, 18, 40, 4
@@ -31,22 +32,29 @@ class Node(NamedTuple):
 
 
 def needs(source: str) -> list[str]:
-    """Return the slugs that a chapter's box links to in its "Needs:" lines."""
+    """Return the slugs that a chapter's box links to in the sentence "Needs: …"."""
     box = re.search(r":class: chapter-box\n(.*?)^:::", source, re.M | re.S)
-    found = re.search(
-        r"^Needs:(.*?)(?:^Used|^Later|\Z)", box[1] if box else "", re.M | re.S
-    )
+    found = re.search(r"^Needs:(.*?\.)$", box[1] if box else "", re.M | re.S)
     labels = re.findall(r"\bch-([a-z0-9-]+)", found[1] if found else "")
     return [label.replace("-", "_") for label in dict.fromkeys(labels)]
 
 
 def reduced(parents: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Leave out arrows that a longer path already draws."""
+    """Leave out arrows that a longer path already draws.
 
-    def above(slug: str) -> set[str]:
+    Raises:
+        ExtensionError: when chapters need each other in a circle.
+    """
+
+    def above(slug: str, path: tuple[str, ...] = ()) -> set[str]:
+        if slug in path:
+            circle = " → ".join((*path[path.index(slug) :], slug))
+            raise ExtensionError(f'chapters need each other, see "Needs:": {circle}')
         direct = parents.get(slug, set())
-        return direct.union(*(above(p) for p in direct)) if direct else set()
+        return direct.union(*(above(p, (*path, slug)) for p in direct))
 
+    for slug in parents:
+        above(slug)
     return {
         slug: {p for p in direct if not any(p in above(q) for q in direct - {p})}
         for slug, direct in parents.items()

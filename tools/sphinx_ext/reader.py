@@ -7,17 +7,21 @@
   their own anchor, and keeps in the browser which chapters were read and which
   exercises are done. ``{progress}`` is the place on the landing page that shows it.
 
+* ``{ref}`ch-…``` without words of its own reads "chapter 1.09", with the title as a
+  tooltip: a title that is a sentence cannot stand inside another one.
+
 Authors do nothing for any of this.
 """
 
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
 
-from book_site import CHAPTER, reading_order
+from book_site import CHAPTER, label_of, reading_order, syllabus
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -133,6 +137,46 @@ class LinkTerms(SphinxTransform):
             text.parent.replace(text, pieces)
 
 
+class NumberChapters(SphinxTransform):
+    """Read a bare ``{ref}`ch-…``` as "chapter 1.09": titles are sentences here."""
+
+    default_priority = 860
+
+    def apply(self, **kwargs: Any) -> None:
+        """Give every reference to a chapter without words of its own its number."""
+        numbers = {
+            "ch-" + chapter["slug"].replace("_", "-"): label_of(part, chapter)
+            for part in syllabus(Path(self.env.srcdir))
+            for chapter in part["chapters"]
+        }
+        for ref in self.document.findall(addnodes.pending_xref):
+            number = numbers.get(ref.get("reftarget", ""))
+            if ref.get("reftype") != "ref" or ref["refexplicit"] or number is None:
+                continue
+            before = ref.parent[: ref.parent.index(ref)]
+            text = before[-1].astext().rstrip() if before else ""
+            first = not before or text.endswith((".", "!", "?"))
+            words = f"{'Chapter' if first else 'chapter'} {number}"
+            ref["refexplicit"] = True
+            ref.children = []
+            ref += nodes.inline(words, words)
+
+
+def add_titles(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Show a chapter's title where the mouse rests on its number."""
+    for ref in doctree.findall(nodes.reference):
+        if re.match(r"[Cc]hapter \d\.\d\d$", ref.astext()):
+            target = ref.get("refuri", "").split("#")[0]
+            page = relpath_of(docname, target.removesuffix(".html"))
+            if page in app.env.titles:
+                ref["reftitle"] = app.env.titles[page].astext()
+
+
+def relpath_of(docname: str, target: str) -> str:
+    """Return the page that a relative address leads to."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(docname), target))
+
+
 class Progress(SphinxDirective):
     """The place of the reader's progress; filled in the browser."""
 
@@ -206,6 +250,8 @@ def write_data(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register everything; called by Sphinx."""
     app.add_transform(LinkTerms)
+    app.add_transform(NumberChapters)
     app.add_directive("progress", Progress)
+    app.connect("doctree-resolved", add_titles, priority=800)
     app.connect("build-finished", write_data)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
