@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from _book import ROOT
+
 # Import name -> the package that Pyodide loads for it.
 PACKAGES = {
     "numpy": "numpy",
@@ -38,6 +40,7 @@ ROOMS = {
     "plot": ("matplotlib",),
     "tokenizer": ("regex",),
 }
+EXERCISES = ROOT / "llmbook" / "grading" / "exercises"
 # What these rooms cannot do in a browser: the text or the weights are not there.
 ABSENT = {
     ("data", "documentation"): "the documentation corpus",
@@ -186,6 +189,17 @@ class _Names(ast.NodeVisitor):
         self.generic_visit(node)
 
 
+def _checker_reason(call: ast.Call) -> str:
+    """Return what the checker of an exercise imports that no browser has, or ''."""
+    name = call.args[0].value if isinstance(call.args[0], ast.Constant) else ""
+    path = EXERCISES / f"{str(name).rpartition('-')[0].replace('-', '_')}.py"
+    if not path.exists():
+        return ""
+    tops = {p[0] for p in _imports(ast.parse(path.read_text("utf8")))}
+    known = {"llmbook", *PACKAGES, *sys.stdlib_module_names}
+    return next((WORDS.get(top, top) for top in sorted(tops - known)), "")
+
+
 def _package_reason(tree: ast.AST, packages: set[str]) -> str:
     """Return what a cell imports that no browser has, or ''; collect its packages."""
     for path in sorted(_imports(tree)):
@@ -202,6 +216,9 @@ def _package_reason(tree: ast.AST, packages: set[str]) -> str:
         elif top in NOT_IN_BROWSER:
             return f"the module {top}"
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "grade":
+            if why := _checker_reason(node):
+                return why
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if absent := ABSENT.get((node.value.id, node.attr)):
                 return absent
