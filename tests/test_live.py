@@ -154,10 +154,6 @@ def test_without_a_source_the_page_is_left_as_it_was(tmp_path, monkeypatch):
 
 # --- In a real browser --------------------------------------------------------------
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
 NUMBER = re.compile(r"[-−]?\d+(?:[.,]\d+)?(?:e[-+]?\d+)?")
 
 
@@ -181,7 +177,7 @@ def chromium():
     path = browser.present()
     assert path, browser.ADVICE
     with sync_playwright() as p:
-        engine = p.chromium.launch(executable_path=path, args=FLAGS)
+        engine = p.chromium.launch(executable_path=path, args=browser.FLAGS)
         yield engine
         engine.close()
 

@@ -18,11 +18,6 @@ from _book import ROOT, sources
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
-
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
@@ -193,7 +188,7 @@ def chrome():
             pytest.fail(f"no browser: {browser.ADVICE}")
         pytest.skip(f"the browser tests did not run: {browser.ADVICE}")
     with sync_playwright() as p:
-        app = p.chromium.launch(executable_path=path, args=FLAGS)
+        app = p.chromium.launch(executable_path=path, args=browser.FLAGS)
         yield app
         app.close()
 

@@ -20,6 +20,11 @@ PLACES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
+# Headless, and silent towards the outside: a browser asks its maker's hosts otherwise.
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+).split()
 ADVICE = (
     "install Chromium or Chrome (Debian: apt-get install chromium), or name one with "
     "LLMBOOK_BROWSER=/path/to/chrome"

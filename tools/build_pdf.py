@@ -22,8 +22,6 @@ import yaml
 from _book import ROOT, fail
 from bs4 import BeautifulSoup, Tag
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
-FLAGS += ["--disable-background-networking", "--disable-component-update"]
 # What only makes sense on a screen.
 SCREEN = (
     "a.headerlink, .live-bar, .live-panel, .live-why, script, .book-progress, "
@@ -218,7 +216,7 @@ def build(out: Path, site: Path) -> Path:
     numbers: dict[str, int] = {}
     try:
         with sync_playwright() as p:
-            engine = p.chromium.launch(executable_path=path, args=FLAGS)
+            engine = p.chromium.launch(executable_path=path, args=browser.FLAGS)
             for _ in range(2):
                 whole.write_text(document(site, numbers), "utf8")
                 page = engine.new_page()
