@@ -18,7 +18,7 @@ __all__ += ["generate", "generate_batch", "stream", "stream_text"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose and stop. To be built in ch-language-models-as-probability."""
+    """How to choose (see ch-language-models-as-probability), and when to stop."""
 
     max_new_tokens: int = 0  # stop after so many; 0 goes on until the context is full
     temperature: float = 0.0  # divides the logits; 0 takes the most likely token
@@ -56,7 +56,7 @@ def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
 
     Top-k (Fan et al., 2018) keeps the k most likely and the equals of the k-th; top-p
     (Holtzman et al., 2020) the most likely until they reach ``top_p``, at least one.
-    To be built in ch-language-models-as-probability.
+    Built in ch-language-models-as-probability.
     """
     if 0 < top_k < logits.shape[-1]:
         least = logits.topk(top_k, dim=-1).values[:, -1:]  # (B, 1)
@@ -65,7 +65,8 @@ def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
         ordered, order = logits.sort(dim=-1, descending=True, stable=True)  # (B, V)
         p = ordered.softmax(dim=-1)
         late = p.cumsum(dim=-1) - p >= top_p  # the line was crossed before this token
-        logits = logits.masked_fill(late.gather(-1, order.argsort(-1)), -torch.inf)
+        late = late.scatter(-1, order, late)  # back in the order of ids
+        logits = logits.masked_fill(late, -torch.inf)
     return logits
 
 
@@ -74,7 +75,7 @@ def choose(
 ) -> Tensor:
     """Choose one id per row of logits (B, V): temperature, then top-k, then top-p.
 
-    ``generator`` is on the CPU. To be built in ch-language-models-as-probability.
+    ``generator`` is on the CPU. Built in ch-language-models-as-probability.
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
@@ -131,14 +132,14 @@ def _run(model: Decoder, prompts: Sequence[Ids], sampling: Sampling) -> Iterator
 def stream(model: Decoder, prompt: Ids, sampling: Maybe = None) -> Iterator[int]:
     """Yield new ids one at a time, without the prompt and without a stop id.
 
-    ValueError on a bad prompt. To be built in ch-language-models-as-probability.
+    Each is what ``choose`` draws. ValueError on a bad prompt.
     """
     for said in _run(model, [prompt], sampling or Sampling()):
         yield from said.values()
 
 
 def generate(model: Decoder, prompt: Ids, sampling: Maybe = None) -> list[int]:
-    """All that ``stream`` yields. To be built in ch-language-models-as-probability."""
+    """Return all that ``stream`` yields, as a list."""
     return list(stream(model, prompt, sampling))
 
 
@@ -148,7 +149,7 @@ def generate_batch(
     """Continue several prompts in one pass; the new ids of each, in the order given.
 
     A row leaves when its text ends. Greedy rows equal those of ``generate``, drawn rows
-    depend on their company. To be built in ch-language-models-as-probability.
+    depend on their company.
     """
     results: list[list[int]] = [[] for _ in prompts]
     for said in _run(model, prompts, sampling or Sampling()):
@@ -164,7 +165,7 @@ def stream_text(
 
     A piece waits until its UTF-8 characters are complete and it can no longer begin a
     stop string, which is left out; broken bytes show as U+FFFD. ValueError also on a
-    tokenizer of another size. To be built in ch-language-models-as-probability.
+    tokenizer of another size.
     """
     sampling = sampling or Sampling()
     if tokenizer.vocab_size != model.config.vocab_size:
@@ -189,5 +190,5 @@ def stream_text(
 def complete(
     model: Decoder, tokenizer: Tokenizer, prompt: str, sampling: Maybe = None
 ) -> str:
-    """What ``stream_text`` yields. To be built in ch-language-models-as-probability."""
+    """Return what ``stream_text`` yields, as one string."""
     return "".join(stream_text(model, tokenizer, prompt, sampling))

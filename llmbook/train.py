@@ -135,9 +135,10 @@ def bits_per_byte(
     """Cross-entropy in bits per byte of text: comparable across tokenizers.
 
     ``tokens`` (M,) is cut into windows of ``seq_len``; every token but the first is
-    predicted once, from what precedes it in its window. Special tokens cost bits and
-    add no bytes. A uniform guess over bytes scores 8, lower is better. ValueError when
-    there is nothing to predict. To be built in ch-language-models-as-probability.
+    predicted once, from what precedes it in its window, so a score belongs to its
+    ``seq_len``. Special tokens cost bits and add no bytes. A uniform guess over bytes
+    scores 8, lower is better. ValueError when there is nothing to predict.
+    Built in ch-language-models-as-probability.
     """
     n_bytes = int(token_bytes[tokens[1:]].sum())
     if n_bytes == 0:
@@ -150,7 +151,8 @@ def bits_per_byte(
     nats = 0.0
     with torch.inference_mode():
         for xs, ys in zip(x.split(batch_size), y.split(batch_size), strict=True):
-            nats += _cross_entropy(model(xs), ys, "sum").item()
+            rows = model(xs).float().flatten(0, 1)  # (B · T, V)
+            nats += F.cross_entropy(rows, ys.flatten(), reduction="sum").item()
     return nats / math.log(2) / n_bytes
 
 
