@@ -189,6 +189,8 @@ class Progress(SphinxDirective):
 def _definitions(env: BuildEnvironment) -> dict[str, dict[str, Any]]:
     """Return every entry of the glossary by the anchors that lead to it."""
     found: dict[str, dict[str, Any]] = {}
+    if GLOSSARY not in env.found_docs:
+        return found
     for item in env.get_doctree(GLOSSARY).findall(nodes.definition_list_item):
         heads = list(item.findall(nodes.term))
         text = "\n\n".join(
