@@ -78,6 +78,42 @@ def _tiny(f: F) -> None:
         _close(sigma / scale, linalg.svd(a)[1][0], f"σ₁ of a matrix times {scale:g}")
 
 
+class _Watched(np.ndarray):
+    """A matrix that takes vectors, also as one column or row, and no other matrix."""
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: object, **kwargs: object
+    ) -> object:
+        if ufunc is np.matmul:
+            _refuse(*inputs)
+        out = kwargs.pop("out", ())
+        if isinstance(out, tuple) and out:
+            kwargs["out"] = tuple(np.asarray(x) for x in out)
+        return getattr(ufunc, method)(*(np.asarray(x) for x in inputs), **kwargs)
+
+    def __array_function__(  # type: ignore[override]
+        self, func: F, types: object, args: tuple[object, ...], kwargs: object
+    ) -> object:
+        if func is np.dot:
+            _refuse(*args[:2])
+        return super().__array_function__(func, types, args, kwargs)  # type: ignore
+
+    def dot(self, other: object) -> object:  # type: ignore[override]
+        return self @ np.asarray(other)
+
+
+def _refuse(*factors: object) -> None:
+    if all(np.ndim(x) == 2 and min(np.shape(x)) > 1 for x in map(np.asarray, factors)):
+        raise AssertionError("A is multiplied with a matrix: never form AᵀA")
+
+
+def _products(f: F) -> None:
+    for shape in ((6, 4), (4, 6)):
+        a = _matrix(shape, 0.4)
+        sigma = f(a.view(_Watched), 40, np.arange(1.0, shape[1] + 1))[0]
+        _close(sigma, linalg.svd(a)[1][0], f"σ₁ of a {shape} matrix")
+
+
 # --- eigen_svd_pca-3: fit on train, apply to test -------------------------------------
 
 
@@ -134,7 +170,7 @@ def _compress_wide(f: F) -> None:
 
 
 def _oversampling(f: F) -> None:
-    for r in (1, 5, 20, 64):
+    for r in (2, 5, 20, 64):
         for factor in (1.05, 1.3, 1.9, 3.0, 20.0):
             wanted = next(
                 p for p in range(2, 10**5) if np.sqrt(1 + r / (p - 1)) <= factor
@@ -161,6 +197,9 @@ EXERCISES = {
             Check("σ₁, u₁ and v₁", _triple, hint="v turns under AᵀA; u₁ = A v₁ / σ₁."),
             Check("signs", _signs, hint="Turn v first, then compute u from it."),
             Check("n_steps is the number of steps", _steps, hint="0 steps: start."),
+            Check(
+                "AᵀA is not formed", _products, hint="A.T @ (A @ v), not A.T @ A @ v."
+            ),
             Check("no overflow", _tiny, hint="Divide by the length in each step."),
         ),
         equivalent={

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 from llmbook.grading import Check, Exercise
 from llmbook.grading.compare import close
@@ -117,6 +117,44 @@ def _smoothed_unseen(f: F) -> None:
     close(f(counts, 0)[1], [0.75, 0.25, 0, 0], "α = 0 is maximum likelihood", 1e-12)
 
 
+# --- probability_and_mle-6: Poisson loss and Gaussian prior ---------------------------
+
+
+def _count_cases() -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
+    rng = np.random.default_rng()
+    return [
+        (rng.normal(size=d), 0.6 * rng.normal(size=(n, d)), rng.poisson(2, n), tau)
+        for n, d, tau in ((8, 3, 0.4), (3, 5, 1.7), (6, 1, 3.0))
+    ]
+
+
+def _count_reference(w: np.ndarray, x: np.ndarray, y: np.ndarray, tau: float) -> float:
+    data = stats.poisson.logpmf(y, np.exp(x @ w)) + special.gammaln(y + 1)
+    prior = stats.norm.logpdf(w, 0, tau) - stats.norm.logpdf(0, 0, tau)
+    return -float(data.sum() + prior.sum())
+
+
+def _count_loss(f: F) -> None:
+    for w, x, y, tau in _count_cases():
+        wanted = _count_reference(w, x, y, tau)
+        close(f(w, x, y, tau)[0], wanted, f"loss, X {x.shape}, τ = {tau}", 1e-8, 1e-8)
+
+
+def _count_gradient(f: F) -> None:
+    step = 1e-5
+    for w, x, y, tau in _count_cases():
+        wanted = [
+            (
+                _count_reference(w + step * e, x, y, tau)
+                - _count_reference(w - step * e, x, y, tau)
+            )
+            / (2 * step)
+            for e in np.eye(len(w))
+        ]
+        got = f(w, x, y, tau)[1]
+        close(got, wanted, f"gradient, X {x.shape}, τ = {tau}", 1e-5, 1e-5)
+
+
 EXERCISES = {
     "probability_and_mle-2": Exercise(
         function="log_posterior",
@@ -139,6 +177,13 @@ EXERCISES = {
         checks=(
             Check("values", _smoothed_values, hint="Add α to V counts, so αV below."),
             Check("unseen contexts", _smoothed_unseen, hint="Avoid 0 / 0."),
+        ),
+    ),
+    "probability_and_mle-6": Exercise(
+        function="count_loss",
+        checks=(
+            Check("loss", _count_loss, hint="−log p is λ − y log λ + log y!"),
+            Check("gradient", _count_gradient, hint="Differentiate both sums."),
         ),
     ),
 }
