@@ -232,7 +232,6 @@ def test_wrong_arguments_get_one_clear_line(tool, said):
         (["chapter"], "make chapter C=3.02"),
         (["new", "C=3.03"], "make new C=3.03 S=transformer"),
         (["book", "TORCH=gpu"], "use TORCH=cpu"),
-        (["pdf"], "not built yet"),
     ],
 )
 def test_make_says_what_is_missing(words, said):

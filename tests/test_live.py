@@ -49,6 +49,17 @@ def test_a_name_that_torch_makes_anew_is_lost():
     ]
 
 
+def test_what_torch_has_altered_is_lost():
+    start = "found = {}\nrows = []\nother = []"
+    assert lives(start, "import torch\nfound['a'] = torch.ones(1)", "len(found)") == [
+        True,
+        False,
+        False,
+    ]
+    append = "import torch\nrows.append(torch.ones(1))"
+    assert lives(start, append, "len(rows)", "len(other)")[2:] == [False, True]
+
+
 def test_names_inside_functions_count_and_local_ones_do_not():
     assert lives("import torch", "def f(a):\n    b = a\n    return torch.ones(b)") == [
         False,

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -125,9 +126,7 @@ def test_the_ledger_shows_every_claim_with_its_stored_verdict(site):
     assert "not tried yet" in text.lower()
     for source in sources():
         for data in gates.verdicts(gates.load_notebook(source.with_suffix(".ipynb"))):
-            import html as h
-
-            assert h.escape(data["verdict"], quote=False)[:60] in html
+            assert data["verdict"] in unescape(html)
 
 
 def test_gate_4_sees_a_broken_reference(tmp_path):

@@ -200,6 +200,9 @@ def execute(source: Path) -> str:
         nb,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
         timeout=TIMEOUT,
+        # A loaded machine may be slow to hand over an output; losing it is an error.
+        iopub_timeout=60,
+        raise_on_iopub_timeout=True,
         kernel_name="python3",
         resources={"metadata": {"path": str(source.parent)}},
         record_timing=False,

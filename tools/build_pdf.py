@@ -129,18 +129,19 @@ def title(part: Tag) -> str:
     return head.get_text(" ", strip=True) if head else ""
 
 
-def document(site: Path, numbers: dict[str, int]) -> str:
+def document(site: Path, listed: list[tuple[str, str]], numbers: dict[str, int]) -> str:
     """Return the whole book as one page of HTML.
 
     Args:
         site: the built site.
+        listed: what `order` gives, or some of it; the landing page is left out.
         numbers: page of the PDF for each anchor; empty at the first printing.
     """
-    listed = order()
+    listed = [row for row in listed if row[0] != "index"]
     pages = {page for page, _ in listed}
     bodies = {page: article(site, page, pages) for page, _ in listed}
     rows, last = [], ""
-    for page, caption in listed[1:]:
+    for page, caption in listed:
         if caption != last:
             rows.append(f'<li class="part">{html.escape(caption)}</li>')
             last = caption
@@ -177,7 +178,7 @@ def document(site: Path, numbers: dict[str, int]) -> str:
         '<section class="print-page print-contents"><h1>Contents</h1><ol>'
         + "".join(rows)
         + "</ol></section>"
-        + "".join(str(bodies[page]) for page, _ in listed[1:])
+        + "".join(str(bodies[page]) for page, _ in listed)
         + "</main></body></html>"
     )
 
@@ -193,12 +194,13 @@ def destinations(pdf: Path) -> dict[str, int]:
     }
 
 
-def build(out: Path, site: Path) -> Path:
+def build(out: Path, site: Path, listed: list[tuple[str, str]]) -> Path:
     """Print the site into one file.
 
     Args:
         out: the PDF to write; replaced only when the printing has succeeded.
         site: folder of the built site.
+        listed: the pages to print, as `order` gives them.
 
     Raises:
         SystemExit: without a browser.
@@ -218,7 +220,7 @@ def build(out: Path, site: Path) -> Path:
         with sync_playwright() as p:
             engine = p.chromium.launch(executable_path=path, args=browser.FLAGS)
             for _ in range(2):
-                whole.write_text(document(site, numbers), "utf8")
+                whole.write_text(document(site, listed, numbers), "utf8")
                 page = engine.new_page()
                 page.set_default_timeout(600_000)
                 page.goto(f"http://127.0.0.1:{httpd.server_port}/print.html")
@@ -252,10 +254,12 @@ def main(argv: list[str] | None = None) -> int:
         "--out", type=Path, default=ROOT / "_build" / "proved-by-running.pdf"
     )
     parser.add_argument("--site", type=Path, help="a site that is built already")
+    parser.add_argument("--pages", nargs="+", help="only these, such as pages/glossary")
     args = parser.parse_args(argv)
     start = time.perf_counter()
     site = args.site or build_site.build().parent
-    out = build(args.out.resolve(), site)
+    listed = [p for p in order() if not args.pages or p[0] in args.pages]
+    out = build(args.out.resolve(), site, listed)
     from pypdf import PdfReader
 
     count = len(PdfReader(out).pages)

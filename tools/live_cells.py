@@ -53,6 +53,7 @@ NOT_IN_BROWSER = {
     "pty", "resource", "select", "selectors", "signal", "socket", "socketserver",
     "sqlite3", "ssl", "subprocess", "threading", "tkinter", "urllib", "venv",
 }  # fmt: skip
+ALTERING = {"append", "extend", "update", "setdefault", "add", "insert", "pop", "sort"}
 GENERATORS = {"rng"}  # what chapters call their random generator
 WORDS = {"torch": "PyTorch", "sklearn": "scikit-learn"}
 
@@ -77,6 +78,7 @@ class _Names(ast.NodeVisitor):
     def __init__(self) -> None:
         self.reads: set[str] = set()
         self.makes: set[str] = set()
+        self.changes: set[str] = set()  # names whose objects the cell alters
         self._local: list[set[str]] = []
 
     def visit_Name(self, node: ast.Name) -> None:
@@ -86,6 +88,29 @@ class _Names(ast.NodeVisitor):
                 self.reads.add(node.id)
         elif not self._local:
             self.makes.add(node.id)
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        self._change(node)
+        self.generic_visit(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        self._change(node)
+        self.generic_visit(node)
+
+    def _change(self, node: Any) -> None:
+        """Note a write to ``name[...]`` or ``name.field``, outside functions."""
+        if isinstance(node.ctx, ast.Load) or self._local:
+            return
+        while isinstance(node, (ast.Subscript, ast.Attribute)):
+            node = node.value
+        if isinstance(node, ast.Name):
+            self.changes.add(node.id)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+        if isinstance(owner, ast.Name) and node.func.attr in ALTERING:
+            self.changes.add(owner.id)
+        self.generic_visit(node)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name) and not self._local:
@@ -261,8 +286,9 @@ def analyse(cells: list[dict[str, Any]]) -> dict[str, Any]:
                 why = origin.get(lacking[0], f"{lacking[0]}, which is not defined")
         if why:
             answers.append({"live": False, "why": why})
-            known -= names.makes
-            origin.update(dict.fromkeys(names.makes, why))
+            lost = names.makes | names.changes
+            known -= lost
+            origin.update(dict.fromkeys(lost, why))
             drifting |= names.reads & GENERATORS
         else:
             answers.append({"live": True})
