@@ -2,6 +2,8 @@
 
 import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,25 @@ def template(tmp_path_factory):
     source = folder / "03_template.md"
     text = (ROOT / "templates" / "chapter.md").read_text(encoding="utf-8")
     source.write_text(text.replace("SLUG-LABEL", "template"), encoding="utf-8")
-    path, error, _ = build_notebooks.build(source)
+    # In a process of its own: a browser's event loop may be running in this one.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        path, error, _ = pool.submit(build_notebooks.build, source).result()
     assert not error, error
     return path, path.with_suffix(".ipynb")
+
+
+@pytest.fixture(scope="session")
+def chrome():
+    """One browser for all tests of a process: two would not start side by side."""
+    import browser
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("LLMBOOK_BROWSER") or browser.present()
+    if not path:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no browser: {browser.ADVICE}")
+        pytest.skip(f"the browser tests did not run: {browser.ADVICE}")
+    with sync_playwright() as p:
+        app = p.chromium.launch(executable_path=path, args=browser.FLAGS)
+        yield app
+        app.close()

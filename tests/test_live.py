@@ -7,7 +7,6 @@ import re
 import subprocess
 import threading
 
-import browser
 import build_site
 import live_assets
 import live_cells
@@ -181,16 +180,10 @@ def served(tmp_path_factory):
     httpd.shutdown()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    path = browser.present()
-    assert path, browser.ADVICE
-    with sync_playwright() as p:
-        engine = p.chromium.launch(executable_path=path, args=browser.FLAGS)
-        yield engine
-        engine.close()
+@pytest.fixture
+def chromium(chrome):
+    """The browser, under the name that says which one."""
+    return chrome
 
 
 def chosen():

@@ -1,6 +1,5 @@
 """The site as a reader meets it: built fresh with -W, opened in a real browser."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,7 +10,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-import browser
 import build_site
 import gates
 import pytest
@@ -175,21 +173,6 @@ def test_every_chinese_character_has_a_glyph():
 
 
 # --- in a real browser ----------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def chrome():
-    from playwright.sync_api import sync_playwright
-
-    path = os.environ.get("LLMBOOK_BROWSER") or browser.present()
-    if not path:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"no browser: {browser.ADVICE}")
-        pytest.skip(f"the browser tests did not run: {browser.ADVICE}")
-    with sync_playwright() as p:
-        app = p.chromium.launch(executable_path=path, args=browser.FLAGS)
-        yield app
-        app.close()
 
 
 @pytest.fixture(scope="session")
