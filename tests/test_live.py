@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import threading
+from itertools import pairwise
 
 import build_site
 import live_assets
@@ -93,6 +94,11 @@ def test_a_grader_that_needs_torch_is_not_live(tmp_path, monkeypatch):
     assert lives(*cells) == [True, True]
     (tmp_path / "some_slug.py").write_text("import torch\n")
     assert lives(*cells) == [True, False]
+
+
+def test_an_error_that_is_the_lesson_is_expected():
+    cells = judge("1 / 0", tags=["raises-exception"])["cells"]
+    assert cells == [{"live": True, "raises": True}]
 
 
 def test_the_tag_opts_out():
@@ -392,6 +398,49 @@ def test_a_solution_passes_its_grader_in_the_page(served, chromium, small):
     result = page.evaluate(RUN, index)
     stored = unescape(text_of(code[index]["outputs"]))
     assert "pass" in stored and unescape(seen(result)) == stored
+    page.close()
+
+
+@pytest.mark.site
+@pytest.mark.slow
+def test_a_readers_own_right_answer_counts_as_done(served, chromium, small):
+    nb = json.loads(small.with_suffix(".ipynb").read_text())
+    code = [c for c in nb["cells"] if c["cell_type"] == "code"]
+    graded = [
+        (i, "".join(c["source"]))
+        for i, c in enumerate(code)
+        if "grade(" in "".join(c["source"])
+    ]
+    (starter, _), (_, solution) = next(
+        (a, b)
+        for a, b in pairwise(graded)
+        if "starter" in code[a[0]]["metadata"]["tags"]
+    )
+    name = re.search(r'grade\("([\w-]+)"', solution)[1]
+    page = open_page(chromium, served, small)
+    page.set_default_timeout(120_000)
+    done = page.locator(f"#ex-{name.replace('_', '-')} input")
+    page.evaluate(RUN, starter)
+    assert not done.is_checked()
+    page.evaluate(
+        "([i, t]) => { bookLive.cells.find((c) => c.index === i).text = t; }",
+        [starter, solution],
+    )
+    result = page.evaluate(RUN, starter)
+    assert "all" in seen(result) and done.is_checked()
+    page.close()
+
+
+@pytest.mark.site
+@pytest.mark.slow
+def test_an_error_above_stops_and_is_shown_where_it_is(served, chromium, small):
+    page = open_page(chromium, served, small)
+    page.set_default_timeout(120_000)
+    page.evaluate("bookLive.cells[1].text = '1 / 0'")
+    result = page.evaluate(RUN, page.evaluate("bookLive.cells[3].index"))
+    assert "raised an error, shown there" in result["status"]
+    assert result["texts"] == []
+    assert "ZeroDivisionError" in page.evaluate("bookLive.cells[1].shown.textContent")
     page.close()
 
 

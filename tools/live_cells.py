@@ -260,6 +260,7 @@ def analyse(cells: list[dict[str, Any]]) -> dict[str, Any]:
         ``cells``: for each ``{"live": bool}`` and, where not, ``"why"``, a word or a
         few; ``"drift": True`` where random numbers differ from the printed ones,
         because a cell that cannot run here draws from the same generator first;
+        ``"raises": True`` where the error is the lesson;
         ``packages``: what Pyodide must load for all live cells, sorted.
     """
     known = set(dir(builtins)) | {"display", "__name__", "__file__"}
@@ -292,6 +293,8 @@ def analyse(cells: list[dict[str, Any]]) -> dict[str, Any]:
             drifting |= names.reads & GENERATORS
         else:
             answers.append({"live": True})
+            if "raises-exception" in cell.get("metadata", {}).get("tags", []):
+                answers[-1]["raises"] = True
             if names.reads & drifting:
                 answers[-1]["drift"] = True
                 drifting |= names.makes

@@ -124,9 +124,10 @@ const engine = new Engine();
 // --- One cell ---------------------------------------------------------------------
 
 class Cell {
-  constructor(node, index, drift) {
+  constructor(node, index, { drift, raises }) {
     this.node = node;
-    this.drift = drift;
+    this.drift = drift; // its random numbers differ from the printed ones
+    this.raises = raises; // the printed output is an error, too
     this.index = index;
     this.input = node.querySelector(".cell_input");
     this.pre = this.input.querySelector("pre");
@@ -182,6 +183,8 @@ class Cell {
       changed: (text) => {
         this.text = text;
         store.write(this, text);
+        // What was computed from the old text is out of date.
+        for (const cell of cells.slice(cells.indexOf(this))) cell.ran = false;
         this.reset.hidden = !this.edited && !this.shown;
       },
     });
@@ -211,33 +214,40 @@ class Cell {
     await enqueue(async () => {
       await prepare(this);
       for (const cell of cells.slice(0, cells.indexOf(this))) {
-        if (!cell.ran) await cell.execute(this);
+        if (!cell.ran && !(await cell.execute(this))) return;
       }
       await this.execute(this);
     }, this);
   }
 
   // Execute and show; cells that run only because a later one needs them stay as printed.
+  // Returns whether what follows may run: an error that the page prints too is expected.
   async execute(asked) {
     const quiet = asked !== this && !this.edited;
-    const out = quiet ? null : new Output(this);
-    asked.say(asked === this ? "running" : `running cell ${this.index + 1} above`);
+    const out = new Output(this);
+    const number = this.index + 1;
+    asked.say(asked === this ? "running" : `running cell ${number} above`);
     busy(asked, true);
-    const ok = await engine.run(`cell ${this.index + 1}`, this.text, (data) => out?.add(data));
-    out?.show();
+    const ok = await engine.run(`cell ${number}`, this.text, (data) => out.add(data));
+    const failed = !ok && !this.raises;
+    if (!quiet || failed) out.show();
     this.ran = true;
     if (ok) this.tick();
-    if (asked !== this) return;
+    if (asked !== this) {
+      if (failed) asked.say(`cell ${number} above raised an error, shown there; this cell did not run`, true);
+      return !failed;
+    }
     const note = this.drift
       ? "done; random numbers differ from the printed ones, because a cell above cannot run here"
       : "done";
     this.say(ok ? note : "this cell raised an error", !ok);
+    return !failed;
   }
 
   // A graded exercise that passes with the reader's own code counts as done.
   tick() {
     const graded = this.edited && this.text.match(/grade\("([\w-]+)"/);
-    if (graded && /\b(\d+) of \1 checks pass/.test(this.shown?.textContent ?? "")) {
+    if (graded && this.shown?.textContent.includes(`${graded[1]}: all `)) {
       document.dispatchEvent(new CustomEvent("book-graded", { detail: graded[1] }));
     }
   }
@@ -359,7 +369,7 @@ function runAbove(cell) {
     await prepare(cell);
     for (const other of cells.slice(0, cells.indexOf(cell))) {
       other.ran = false;
-      await other.execute(cell);
+      if (!(await other.execute(cell))) return;
     }
     cell.say("all cells above have run");
   }, cell);
@@ -400,7 +410,7 @@ const nodes = [...document.querySelectorAll("div.cell")];
 const cells = [];
 nodes.forEach((node, index) => {
   const judged = info.cells[index];
-  if (judged?.live) cells.push(new Cell(node, index, judged.drift));
+  if (judged?.live) cells.push(new Cell(node, index, judged));
   else if (judged) {
     node.querySelector(".cell_input")?.append(
       element("p", { class: "live-why" }, `Needs ${judged.why}: runs in JupyterLab, not in the page.`));
@@ -415,7 +425,7 @@ const panel = element(
   element("button", {
     type: "button", class: "live-button",
     onclick: () => {
-      cells.forEach((cell) => cell.restore());
+      cells.filter((cell) => cell.edited || cell.shown).forEach((cell) => cell.restore());
       status.textContent = "all cells are as printed";
     },
   }, "Reset my edits"),
