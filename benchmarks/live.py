@@ -4,11 +4,10 @@ python benchmarks/live.py      writes benchmarks/results/live.md and live.json
 
 Each visit is a new browser context with an empty cache, on the page of chapter 1.04:
 from the click on "Edit & run" to Python, to the first figure, to the first result of
-scikit-learn. The page's weight before any click is counted for every chapter. A
+scikit-learn. Every page's weight before any click is counted too. A
 measurement of this machine, never a test.
 """
 
-import gzip
 import json
 import platform
 import statistics
@@ -23,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import browser  # noqa: E402
 import build_site  # noqa: E402
-from _book import number, sources, write_atomically  # noqa: E402
+from _book import write_atomically  # noqa: E402
 
 PAGE = "chapters/1_mathematics/04_probability_and_mle.html"
 VISITS = 5
@@ -71,27 +70,26 @@ def visits(address: str) -> list[dict[str, float]]:
     return found
 
 
-def weights(address: str, site: Path) -> dict[str, int]:
-    """Return the gzipped bytes that each chapter asks for before any click."""
+def weights(address: str, site: Path) -> dict[str, list[int]]:
+    """Return each page's gzipped bytes on arrival, and with every figure."""
     from playwright.sync_api import sync_playwright
 
     found = {}
     with sync_playwright() as p:
         app = p.chromium.launch(executable_path=browser.get(), args=browser.FLAGS)
-        for source in sources():
-            name = source.relative_to(ROOT).with_suffix(".html")
+        for path in sorted(site.rglob("*.html")):
+            if "_static" in path.parts:
+                continue
+            name = path.relative_to(site).as_posix()
             page = app.new_context().new_page()
             page.goto(f"{address}/{name}")
+            page.evaluate("window.MathJax?.startup?.promise")
+            page.evaluate("document.fonts.ready.then(() => null)")
             page.wait_for_load_state("networkidle")
-            paths = page.evaluate(
-                "performance.getEntriesByType('resource')"
-                ".map(e => decodeURI(new URL(e.name).pathname))"
-            )
+            found[name] = [
+                browser.weight(page, site, figures=figures) for figures in (False, True)
+            ]
             page.context.close()
-            files = [site / path.lstrip("/") for path in {*paths, f"/{name}"}]
-            found[number(source)] = sum(
-                len(gzip.compress(f.read_bytes(), 6)) for f in files if f.is_file()
-            )
         app.close()
     return found
 
@@ -134,11 +132,17 @@ def main() -> int:
         "",
         "The first row counts from opening the page.",
         "",
-        "| chapter | kB before any click, gzipped |",
-        "|---|---|",
-        *(f"| {name} | {size / 1000:.0f} |" for name, size in sizes.items()),
+        "Gzipped kB before any click; figures below the window come on scrolling.",
         "",
-        f"Median: {statistics.median(sizes.values()) / 1000:.0f} kB.",
+        "| page | on arrival | with every figure |",
+        "|---|---|---|",
+        *(f"| {n} | {a / 1000:.0f} | {b / 1000:.0f} |" for n, (a, b) in sizes.items()),
+        "| **median** | "
+        + " | ".join(
+            f"**{statistics.median(x) / 1000:.0f}**"
+            for x in zip(*sizes.values(), strict=True)
+        )
+        + " |",
         "",
     ]
     RESULTS.mkdir(exist_ok=True)

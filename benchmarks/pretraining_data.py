@@ -22,7 +22,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "assets" / "data" / "results" / "pretraining_data_decoder.json"
 N_SEEDS, N_CANARY_SEEDS = 5, 3
@@ -126,6 +125,7 @@ def datasketch() -> None:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("MPLBACKEND", "Agg")  # the cells import pyplot
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("decoder", "datasketch"))
     {"decoder": decoder, "datasketch": datasketch}[parser.parse_args().what]()

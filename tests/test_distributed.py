@@ -138,7 +138,7 @@ def test_a_rank_that_dies_in_the_middle_of_its_answer_is_a_failure():
 
 
 LAUNCHER = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from llmbook import distributed
 
@@ -148,6 +148,8 @@ def busy(rank, n):
         time.sleep(0.1)
 
 if __name__ == "__main__":
+    # A shell that runs the tests in the background has its children ignore Ctrl+C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     distributed.launch(busy, 2)
 """
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import threading
@@ -10,10 +11,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import browser
 import build_site
 import gates
 import pytest
 from _book import ROOT, sources
+from fontTools.ttLib import TTFont
+
+sys.path.insert(0, str(ROOT / "tools" / "sphinx_ext"))
+import lean
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
 
@@ -295,6 +301,65 @@ def test_solutions_open_and_search_finds_a_word(site, chrome, address):
     page.goto(f"{address}/search.html?q=attention")
     page.wait_for_selector("#search-results li", timeout=15000)
     context.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "pages"),
+    [
+        ("λ", ["1.10 ", "Notation"]),
+        ("η", ["1.10 ", "1.12 ", "Notation"]),
+        ("困惑度", ["Glossary"]),
+        ("λ_max", ["1.10 "]),
+    ],
+)
+def test_search_finds_symbols_and_chinese(site, chrome, address, query, pages):
+    page = chrome.new_context().new_page()
+    page.goto(f"{address}/search.html?q={query}")
+    page.wait_for_function(
+        "document.querySelector('.search-summary')?.textContent.includes('finished')"
+    )
+    found = page.locator("ul.search li a").all_inner_texts()
+    missing = [x for x in pages if not any(text.startswith(x) for text in found)]
+    assert not missing, found
+    page.context.close()
+
+
+def test_a_chapter_is_offered_as_notebook_source_and_print(chrome, address):
+    name = "chapters/1_mathematics/02_eigen_svd_pca"
+    page = chrome.new_context().new_page()
+    page.goto(f"{address}/{name}.html")
+    page.locator(".dropdown-download-buttons > button").click()
+    offers = page.locator(".dropdown-download-buttons .dropdown-menu .dropdown-item")
+    assert [x.strip() for x in offers.all_inner_texts()] == [".ipynb", ".md", ".pdf"]
+    for i, suffix in enumerate((".ipynb", ".md")):
+        answer = page.request.get(offers.nth(i).evaluate("(a) => a.href"))
+        assert answer.body() == (ROOT / name).with_suffix(suffix).read_bytes()
+    page.context.close()
+
+
+def test_the_median_page_weighs_at_most_500_kB(site, chrome, address):
+    weights = {}
+    for path in pages(site):
+        page = chrome.new_context().new_page()  # nothing in its cache
+        page.goto(f"{address}/{path.relative_to(site)}")
+        page.evaluate("window.MathJax?.startup?.promise")
+        page.evaluate("document.fonts.ready.then(() => null)")
+        page.wait_for_load_state("networkidle")
+        weights[str(path)] = browser.weight(page, site)
+        page.context.close()
+    assert statistics.median(weights.values()) <= 500_000, weights
+
+
+def test_only_icons_in_use_are_sent(site):
+    styles = '.fa-a:before{content:"\\f001"}.fa-b:before,.fa-c:before{content:"\\f002"}'
+    styles += '.x:after{content:"\\f003";font-family:Font Awesome\\ 6 Free}'
+    assert lean.icons_in(styles, {"fa-c"}) == {0xF002, 0xF003}
+    assert lean.cut_styles(styles, {"fa-c"}) == styles.split("}", 1)[1]
+    assert lean.cut_styles(styles, {"fa-a"}).count("fa-") == 1
+    font = TTFont(site / f"{lean.FONT}.woff2")
+    bars, ghost = 0xF0C9, 0xF6E2
+    assert bars in font.getBestCmap() and ghost not in font.getBestCmap()
+    assert all("fontawesome.js" not in p.read_text("utf8") for p in pages(site))
 
 
 def test_the_served_folder_is_local_only(site):

@@ -3,11 +3,14 @@
 python tools/browser.py        prints the path; installs one when there is none
 """
 
+import gzip
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
 
 NAMES = (
     "chromium",
@@ -69,6 +72,25 @@ def get() -> str:
         if path := present():
             return path
     return ""
+
+
+def weight(page: Any, site: Path, *, figures: bool = False) -> int:
+    """Return the gzipped bytes that a page of the site has asked for so far.
+
+    Args:
+        page: a Playwright page that has come to rest.
+        site: the folder that is served.
+        figures: count the figures below the window too, which come on scrolling.
+    """
+    asked = page.evaluate(
+        "(all) => [location.href, "
+        "...performance.getEntriesByType('resource').map((e) => e.name), "
+        "...(all ? [...document.images].map((i) => i.src) : [])]",
+        figures,
+    )
+    names = {unquote(urlparse(x).path) for x in asked if x.startswith("http")}
+    files = [site / name.lstrip("/") for name in names]
+    return sum(len(gzip.compress(f.read_bytes(), 6)) for f in files if f.is_file())
 
 
 if __name__ == "__main__":

@@ -208,7 +208,9 @@ def execute(source: Path) -> str:
         record_timing=False,
         allow_errors=True,
     )
-    with client.setup_kernel():
+    # A backend named in the caller's environment would swallow every figure.
+    env = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}
+    with client.setup_kernel(env=env):
         count = 0
         for index, cell in enumerate(nb.cells):
             if cell.cell_type != "code":

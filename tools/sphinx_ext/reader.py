@@ -7,6 +7,8 @@
   their own anchor, and keeps in the browser which chapters were read and which
   exercises are done. ``{progress}`` is the place on the landing page that shows it.
 
+* Every chapter can be had as notebook, as source and printed.
+* A search for η finds the formulas that TeX spells out.
 * ``{ref}`ch-…``` without words of its own reads "chapter 1.09", with the title as a
   tooltip: a title that is a sentence cannot stand inside another one.
 
@@ -18,6 +20,8 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,8 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.search import languages
+from sphinx.search.en import SearchEnglish
 from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
@@ -249,6 +255,52 @@ def write_data(app: Sphinx, error: Exception | None) -> None:
         (folder / name).write_text(f"window.{variable}={text};\n", "utf8")
 
 
+class FormulaSearch(SearchEnglish):
+    """Index the Greek letters of formulas as readers type them."""
+
+    command = re.compile(r"\\(var)?([A-Za-z]+)")
+
+    @classmethod
+    def letter(cls, name: str) -> str:
+        """Return the letter of a TeX command such as ``eta`` or ``Lambda``, or ''."""
+        size = "CAPITAL" if name[0].isupper() else "SMALL"
+        try:
+            # Unicode spells it LAMDA.
+            name = name.upper().replace("LAMBDA", "LAMDA")
+            return unicodedata.lookup(f"GREEK {size} LETTER {name}")
+        except KeyError:
+            return ""
+
+    def split(self, text: str) -> list[str]:
+        """Split into words, each TeX command of a letter followed by it."""
+        spaced = self.command.sub(lambda m: f"{m[0]} {self.letter(m[2])} ", text)
+        return super().split(spaced)
+
+
+def offer_source(
+    app: Sphinx, pagename: str, _: str, context: dict[str, Any], __: nodes.document
+) -> None:
+    """Put a chapter's source beside its notebook in the download menu."""
+    source = Path(app.srcdir) / f"{pagename}.md"
+    if not CHAPTER.match(pagename) or not source.exists():
+        return
+    target = Path(app.outdir) / "_sources" / f"{pagename}.md"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    menu = next(x for x in context["header_buttons"] if x["type"] == "group")
+    menu["buttons"].insert(
+        1,
+        {
+            "type": "link",
+            "url": context["pathto"](f"_sources/{pagename}.md", 1),
+            "text": ".md",
+            "icon": "fas fa-file-lines",
+            "tooltip": "Download the chapter's source",
+            "label": "download-chapter-source",
+        },
+    )
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register everything; called by Sphinx."""
     app.add_transform(LinkTerms)
@@ -256,4 +308,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("progress", Progress)
     app.connect("doctree-resolved", add_titles, priority=800)
     app.connect("build-finished", write_data)
+    app.connect("html-page-context", offer_source, priority=700)
+    languages["en"] = FormulaSearch
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
