@@ -41,6 +41,34 @@ def test_a_cell_that_uses_what_torch_made_is_not_live():
     ]
 
 
+def test_what_a_function_of_the_book_imports_is_loaded():
+    start = "from llmbook import claims, data"
+    assert "scikit-learn" not in judge(start)["packages"]
+    assert "scikit-learn" in judge(start, "data.photo('china')")["packages"]
+    assert "scipy" in judge(start, "claims.interval([1, 2, 3])")["packages"]
+
+
+def test_a_room_is_judged_by_its_own_imports(monkeypatch, tmp_path):
+    (tmp_path / "llmbook").mkdir()
+    for name, code in (
+        (
+            "plain",
+            "import numpy\nfrom typing import TYPE_CHECKING\n"
+            "if TYPE_CHECKING:\n    import torch\n",
+        ),
+        ("deep", "from llmbook import under\n"),
+        ("under", "import torch\n"),
+    ):
+        (tmp_path / "llmbook" / f"{name}.py").write_text(code)
+    monkeypatch.setattr(live_cells, "ROOT", tmp_path)
+    live_cells._room.cache_clear()
+    assert lives("from llmbook import plain") == [True]
+    assert lives("from llmbook import deep") == [False]
+    assert judge("from llmbook import deep")["cells"][0]["why"] == "PyTorch"
+    assert lives("from llmbook import absent") == [False]
+    live_cells._room.cache_clear()
+
+
 def test_a_name_that_torch_makes_anew_is_lost():
     assert lives("x = 1", "import torch\nx = torch.ones(x)", "x + 1") == [
         True,

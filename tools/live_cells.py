@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import json
 import re
 import sys
@@ -27,18 +28,6 @@ PACKAGES = {
     "sklearn": "scikit-learn",
     "seaborn": "seaborn",
     "regex": "regex",
-}
-# Rooms of the book's package that need neither torch nor processes.
-ROOMS = {
-    "checks": (),
-    "claims": (),
-    "corpus": (),
-    "data": (),
-    "files": (),
-    "grading": (),
-    "lowrank": (),
-    "plot": ("matplotlib",),
-    "tokenizer": ("regex",),
 }
 EXERCISES = ROOT / "llmbook" / "grading" / "exercises"
 # What these rooms cannot do in a browser: the text or the weights are not there.
@@ -214,39 +203,83 @@ class _Names(ast.NodeVisitor):
         self.generic_visit(node)
 
 
-def _checker_reason(call: ast.Call) -> str:
+def _checker_reason(call: ast.Call, packages: set[str]) -> str:
     """Return what the checker of an exercise imports that no browser has, or ''."""
     name = call.args[0].value if isinstance(call.args[0], ast.Constant) else ""
     path = EXERCISES / f"{str(name).rpartition('-')[0].replace('-', '_')}.py"
     if not path.exists():
         return ""
-    tops = {p[0] for p in _imports(ast.parse(path.read_text("utf8")))}
-    known = {"llmbook", *PACKAGES, *sys.stdlib_module_names}
-    return next((WORDS.get(top, top) for top in sorted(tops - known)), "")
+    return _import_reason(ast.parse(path.read_text("utf8")), packages)
 
 
-def _package_reason(tree: ast.AST, packages: set[str]) -> str:
-    """Return what a cell imports that no browser has, or ''; collect its packages."""
+@functools.cache
+def _room(name: str) -> tuple[str, frozenset[str], dict[str, frozenset[str]]]:
+    """Judge a module of the book's package by its imports.
+
+    Returns:
+        What it imports that no browser has, or ''; the packages that it loads; and
+        for each function those that it loads when called.
+    """
+    if name == "grading":  # the browser's part of it is proved by the tests
+        return "", frozenset(), {}
+    path = ROOT / "llmbook" / f"{name}.py"
+    if not path.exists():
+        return f"llmbook.{name}", frozenset(), {}
+    tree = ast.parse(path.read_text("utf8"))
+    later = {
+        node.name: ast.Module([node], [])
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+    }
+    tree.body = [
+        node
+        for node in tree.body
+        if not isinstance(node, ast.FunctionDef)
+        and not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    ]
+    packages: set[str] = set()
+    why = _import_reason(tree, packages)
+    lazy = {}
+    for function, body in later.items():
+        tops = {p[0] for p in _imports(body)}
+        lazy[function] = frozenset(PACKAGES[top] for top in tops if top in PACKAGES)
+    return why, frozenset(packages), lazy
+
+
+def _import_reason(tree: ast.AST, packages: set[str]) -> str:
+    """Return what code imports that no browser has, or ''; collect its packages."""
     for path in sorted(_imports(tree)):
         top = path[0]
         if top == "llmbook":
-            room = path[1] if len(path) > 1 else ""
-            if room and room not in ROOMS:
-                return "PyTorch"
-            packages |= {"numpy", "matplotlib", *ROOMS.get(room, ())}
+            packages |= {"numpy", "matplotlib"}
+            if len(path) > 1:
+                why, loads, _ = _room(path[1])
+                if why:
+                    return why
+                packages |= loads
         elif top in PACKAGES:
             packages.add(PACKAGES[top])
         elif top not in sys.stdlib_module_names:
             return WORDS.get(top, top)
         elif top in NOT_IN_BROWSER:
             return f"the module {top}"
+    return ""
+
+
+def _package_reason(tree: ast.AST, packages: set[str], rooms: set[str]) -> str:
+    """Return what a cell needs that no browser has, or ''; collect its packages."""
+    if why := _import_reason(tree, packages):
+        return why
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "grade":
-            if why := _checker_reason(node):
+            if why := _checker_reason(node, packages):
                 return why
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if absent := ABSENT.get((node.value.id, node.attr)):
+            room, name = node.value.id, node.attr
+            if absent := ABSENT.get((room, name)):
                 return absent
+            if room in rooms:
+                packages |= _room(room)[2].get(name, set())
     return ""
 
 
@@ -267,6 +300,7 @@ def analyse(cells: list[dict[str, Any]]) -> dict[str, Any]:
     origin: dict[str, str] = {}  # name -> why the cell that made it is not live
     answers: list[dict[str, Any]] = []
     packages: set[str] = set()
+    rooms: set[str] = set()  # modules of the book's package imported so far
     drifting: set[str] = set()  # names whose values depend on a generator out of step
     for cell in cells:
         source = "".join(cell["source"])
@@ -278,7 +312,8 @@ def analyse(cells: list[dict[str, Any]]) -> dict[str, Any]:
         names = _Names()
         names.visit(tree)
         own: set[str] = set()
-        why = _package_reason(tree, own)
+        rooms |= {p[1] for p in _imports(tree) if p[0] == "llmbook" and len(p) > 1}
+        why = _package_reason(tree, own, rooms)
         if "no-live" in cell.get("metadata", {}).get("tags", []):
             why = "more than a browser can give"
         if not why:
