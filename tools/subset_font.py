@@ -33,7 +33,7 @@ PATTERNS = (
 CJK = re.compile(
     "[\u2e80-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef]"
 )
-LIMIT = 150_000  # bytes
+LIMIT = 200_000  # bytes
 
 
 def used_characters(root: Path = ROOT) -> set[str]:
