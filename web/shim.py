@@ -15,6 +15,8 @@ os.chdir("/book")
 sys.path.insert(0, "/book")
 # pandas and seaborn warn about what only a full installation has.
 warnings.filterwarnings("ignore", category=DeprecationWarning)
+# So does threadpoolctl, of how the browser lists its libraries.
+warnings.filterwarnings("ignore", category=RuntimeWarning, module="threadpoolctl")
 
 _names = {"__name__": "__main__"}
 _send = None

@@ -212,6 +212,18 @@
   // The theme's labels say less than what stands on the buttons: let the text be the name.
   for (const button of document.querySelectorAll("button.search-button-field, button.theme-switch-button")) button.removeAttribute("aria-label");
 
+  // A formula wider than the page scrolls: the keyboard must reach it.
+  const reachable = () => {
+    for (const formula of document.querySelectorAll("mjx-container[display='true']")) {
+      if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
+      else formula.removeAttribute("tabindex");
+    }
+  };
+  addEventListener("load", () => {
+    window.MathJax?.startup?.promise?.then(reachable);
+    addEventListener("resize", reachable);
+  });
+
   exercises();
   chapterEnd();
   anchors();
