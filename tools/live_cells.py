@@ -35,6 +35,8 @@ ABSENT = {
     ("data", "documentation"): "the documentation corpus",
     ("data", "documentation_split"): "the documentation corpus",
     ("data", "minilm"): "MiniLM",
+    ("small_samples", "library_task"): "the documentation corpus",
+    ("small_samples", "minilm"): "MiniLM",
 }
 # Parts of the standard library that a browser's Python lacks.
 NOT_IN_BROWSER = {
