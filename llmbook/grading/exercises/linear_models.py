@@ -14,7 +14,9 @@ F = Callable[..., Any]
 def _table(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
     """Columns of different means and sizes, correlated, and an outcome."""
     rng = np.random.default_rng()
-    X = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + 2 * rng.normal(size=d)
+    mix = np.eye(d) + 0.5 * np.triu(rng.normal(size=(d, d)), 1)  # never near singular
+    X = rng.normal(size=(n, d)) @ mix * rng.uniform(0.5, 2.0, size=d)
+    X = X + 2 * rng.normal(size=d)
     return X, 3.0 + X @ rng.normal(size=d) + rng.normal(size=n)
 
 
@@ -90,21 +92,24 @@ def _cluster_values(f: F) -> None:
         X, y, groups = _grouped(n, d, list(labels))
         w, errors = f(X, y, groups)
         wanted = _sandwich(X, y, groups)
-        close(w, wanted[0], f"weights, {n} rows in {len(labels)} groups", 1e-7)
-        close(errors, wanted[1], f"errors, {n} rows in {len(labels)} groups", 1e-7)
+        what = f"{n} rows in {len(labels)} groups"
+        close(w, wanted[0], f"weights, {what}", 1e-7, 1e-7)
+        close(errors, wanted[1], f"errors, {what}", 1e-7, 1e-7)
 
 
 def _cluster_labels(f: F) -> None:
     X, y, groups = _grouped(15, 2, ["ann", "bob", "eve", "kim"])
-    close(f(X, y, groups)[1], _sandwich(X, y, groups)[1], "names as labels", 1e-7)
+    close(f(X, y, groups)[1], _sandwich(X, y, groups)[1], "names as labels", 1e-7, 1e-7)
     X, y, groups = _grouped(15, 2, [40, -3, 7])
-    close(f(X, y, groups)[1], _sandwich(X, y, groups)[1], "labels 40, -3, 7", 1e-7)
+    close(
+        f(X, y, groups)[1], _sandwich(X, y, groups)[1], "labels 40, -3, 7", 1e-7, 1e-7
+    )
 
 
 def _cluster_single(f: F) -> None:
     X, y, _ = _grouped(12, 2, [0])
     alone = np.arange(12)
-    close(f(X, y, alone)[1], _sandwich(X, y, alone)[1], "one row per group", 1e-7)
+    close(f(X, y, alone)[1], _sandwich(X, y, alone)[1], "one row per group", 1e-7, 1e-7)
 
 
 # --- linear_models-3: a Poisson step ----------------------------------------
@@ -185,6 +190,13 @@ def _encode_own(f: F) -> None:
     close(
         after[folds == 2], before[folds == 2], "fold 2, after changing its own y", 1e-9
     )
+
+
+def _encode_integers(f: F) -> None:
+    codes, y, folds = _encoding_data(18, 3, 3)
+    flags = (y > np.median(y)).astype(int)
+    wanted = _by_rows(codes, flags, folds, 2.0)
+    close(f(codes, flags, folds, 2.0), wanted, "outcomes 0 and 1, integers", 1e-9)
 
 
 def _encode_names(f: F) -> None:
@@ -277,6 +289,11 @@ EXERCISES = {
                 "a row's own fold does not matter",
                 _encode_own,
                 hint="Is the overall mean taken over all rows?",
+            ),
+            Check(
+                "outcomes that are integers",
+                _encode_integers,
+                hint="A mean of whole numbers is seldom whole: which dtype is filled?",
             ),
             Check(
                 "labels of any kind",

@@ -20,7 +20,7 @@ def _roots(f: F, shape: tuple[int, ...]) -> tuple[Any, Any, np.ndarray]:
     """Return values, slopes under random weights, and the entries."""
     rng = np.random.default_rng()
     x = rng.normal(size=shape)
-    x.flat[0], x.flat[1], x.flat[2] = 0.0, -0.4, 0.3
+    x.flat[:5] = 0.0, -0.4, 0.3, 1e-14, 1e8  # no ε may stand in for the guard
     weights = rng.uniform(1, 2, shape)
     leaf = torch.tensor(x, requires_grad=True)
     with torch.autograd.set_detect_anomaly(True):
@@ -42,14 +42,19 @@ def _root_values(f: F) -> None:
     for shape in ((7,), (2, 3), (2, 2, 2)):
         values, _, x = _roots(f, shape)
         wanted = np.array([v**0.5 if v > 0 else 0.0 for v in x.flat]).reshape(shape)
-        close(values, wanted, f"values of shape {shape}", 1e-12)
+        close(values, wanted, f"values of shape {shape}", 1e-12, rtol=1e-12)
+    for dtype in (torch.float32, torch.float64):
+        values = f(torch.tensor([[4.0, -1.0]], dtype=dtype))
+        if values.dtype != dtype:
+            raise AssertionError(f"{dtype} went in, {values.dtype} came out")
 
 
 def _root_slopes(f: F) -> None:
     for shape in ((7,), (3, 2)):
         _, slopes, x = _roots(f, shape)
         wanted = [0.5 / v**0.5 if v > 0 else 0.0 for v in x.flat]
-        close(slopes, np.reshape(wanted, shape), f"slopes of shape {shape}", 1e-9)
+        what = f"slopes of shape {shape}"
+        close(slopes, np.reshape(wanted, shape), what, 1e-9, rtol=1e-9)
 
 
 # --- pytorch_essentials-2: batches under a budget of tokens ---------------------------
@@ -90,6 +95,7 @@ def _batches_random(f: F) -> None:
     rng = np.random.default_rng()
     for n, budget in ((12, 20), (30, 25), (17, 40)):
         _same_batches(f, rng.integers(1, 13, n).tolist(), budget)
+    _same_batches(f, rng.integers(1, 4, 200).tolist(), 24)  # many of equal length
 
 
 def _batches_long(f: F) -> None:
@@ -127,6 +133,70 @@ def _order_short(f: F) -> None:
     _epochs(f, 11, 4)
     _epochs(f, 9, 4)
     _epochs(f, 3, 8)
+
+
+# --- pytorch_essentials-5: which position reads which ---------------------------------
+
+
+def _reads(f: F, name: str, model: F, x: torch.Tensor, wanted: np.ndarray) -> None:
+    before = x.clone()
+    ours = f(model, x)
+    if not torch.equal(x, before) or x.requires_grad:
+        raise AssertionError(f"{name}: the caller's x was changed")
+    ours = np.asarray(ours)
+    if ours.shape != wanted.shape:
+        raise AssertionError(f"{name}: shape {ours.shape}, wanted {wanted.shape}")
+    if ours.dtype != bool:
+        raise AssertionError(f"{name}: booleans are wanted, not {ours.dtype}")
+    if (ours != wanted).any():
+        t, s = (int(i) for i in np.argwhere(ours != wanted)[0])
+        raise AssertionError(
+            f"{name}: entry ({t}, {s}) is {bool(ours[t, s])}, wanted {wanted[t, s]}"
+        )
+
+
+def _input(T: int, D: int) -> torch.Tensor:
+    rng = np.random.default_rng()
+    return torch.tensor(rng.uniform(0.5, 1.5, (T, D)))
+
+
+def _reads_masks(f: F) -> None:
+    weights = torch.tensor(np.random.default_rng().uniform(0.5, 1.5, (3, 2)))
+    for T in (5, 4):
+        causal = np.tril(np.ones((T, T), dtype=bool))
+        leaky = causal.copy()
+        leaky[1, 3] = True  # one entry of one mask, set by mistake
+        for name, mask in (("causal mixing", causal), ("one leak", leaky)):
+            mix = torch.tensor(mask.astype(float))
+            _reads(f, name, lambda x, m=mix: m @ x @ weights, _input(T, 3), mask)
+
+
+def _reads_cancelling(f: F) -> None:
+    own = np.eye(4, dtype=bool)
+    x = _input(4, 3)
+    _reads(f, "z beside -z", lambda x: torch.cat([x, -x], dim=1), x, own)
+    _reads(f, "one column less another", lambda x: x[:, :1] - x[:, 1:2], x, own)
+    _reads(f, "falling", lambda x: -x[:, 2:], x, own)
+    _reads(
+        f, "one row of many", lambda x: torch.stack([x[:, 0], x[:, 0] * 0], 1), x, own
+    )
+
+
+def _reads_shapes(f: F) -> None:
+    pairs = np.kron(np.eye(3, dtype=bool), np.ones((1, 2), dtype=bool))
+    _reads(
+        f,
+        "mean of pairs",
+        lambda x: x.view(3, 2, -1).mean(1)[:, :1],
+        _input(6, 4),
+        pairs,
+    )
+    none = np.zeros((2, 5), dtype=bool)
+    _reads(f, "a constant", lambda x: torch.ones(2, 3), _input(5, 2), none)
+    last = np.zeros((3, 4), dtype=bool)
+    last[1, 3] = True
+    row = torch.tensor([[0.0], [1.0], [0.0]], dtype=torch.float64)
+    _reads(f, "one row reads the last", lambda x: row * x[3], _input(4, 2), last)
 
 
 EXERCISES = {
@@ -182,6 +252,27 @@ EXERCISES = {
                 "a short last batch",
                 _order_short,
                 hint="Round the number of batches up; the next epoch starts new.",
+            ),
+        ),
+    ),
+    "pytorch_essentials-5": Exercise(
+        function="reads",
+        checks=(
+            Check(
+                "masks",
+                _reads_masks,
+                hint="One row for each output position, one column for each input.",
+            ),
+            Check(
+                "slopes that would cancel",
+                _reads_cancelling,
+                hint="Keep the slopes of every number apart until you have asked "
+                "whether they are zero.",
+            ),
+            Check(
+                "other lengths",
+                _reads_shapes,
+                hint="T' and D' are the output's own; an output may read nothing.",
             ),
         ),
     ),

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from torch.autograd import gradcheck, gradgradcheck
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -103,12 +105,14 @@ def _cap_saved(f: F) -> None:
 # --- 3: chunked loss --------------------------------------------------------------
 
 
-class _Largest(TorchDispatchMode):
-    """Record the largest number of entries of any tensor that is made."""
+class _Watch(TorchDispatchMode):
+    """Record the largest tensor that is made, and the most entries alive at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.shapes: list[tuple[int, ...]] = []
+        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
 
     def __torch_dispatch__(
         self,
@@ -121,6 +125,11 @@ class _Largest(TorchDispatchMode):
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
                 self.shapes.append(tuple(leaf.shape))
+                storage = leaf.untyped_storage()
+                entries = storage.nbytes() // leaf.element_size()
+                self.alive[storage._cdata] = StorageWeakRef(storage), entries
+        self.alive = {k: v for k, v in self.alive.items() if not v[0].expired()}
+        self.peak = max(self.peak, sum(entries for _, entries in self.alive.values()))
         return out
 
 
@@ -157,15 +166,21 @@ def _loss_stable(f: F) -> None:
 
 
 def _loss_memory(f: F) -> None:
-    N, D, V, chunk = 24, 2, 50, 4
-    watch = _Largest()
+    N, D, V, chunk = 96, 2, 50, 4
+    case = _loss_case(N, D, V)
+    watch = _Watch()
     with watch:
-        f(*_loss_case(N, D, V), chunk)
+        f(*case, chunk)
     largest = max(watch.shapes, key=math.prod)
     if math.prod(largest) > max(chunk * V, V * D, N * D):
         raise AssertionError(
             f"a tensor of shape {largest} was made; {chunk} rows of {V} logits are "
             f"the most"
+        )
+    if watch.peak > N * V / 2:
+        raise AssertionError(
+            f"tensors with {watch.peak:,} entries were alive at once, half of the "
+            f"{N * V:,} logits or more: the chunks pile up"
         )
 
 
@@ -173,34 +188,71 @@ def _loss_memory(f: F) -> None:
 
 
 def _pay_reference(
-    compile_s: list[float], eager: list[float], done: list[float], shares: list[float]
+    compile_s: list[float],
+    eager: list[list[float]],
+    done: list[list[float]],
+    shares: list[float],
 ) -> float:
-    gain = sum(p * (a - b) for p, a, b in zip(shares, eager, done))
+    gain = sum(
+        p * median(a - b for a, b in zip(before, after))
+        for p, before, after in zip(shares, eager, done)
+    )
     return math.inf if gain <= 0 else math.ceil(1000 * sum(compile_s) / gain)
 
 
-def _pay_values(f: F) -> None:
-    for args in (
-        ([3.0], [5.0], [2.5], [1.0]),
-        ([7.0], [5.0], [2.0], [1.0]),
-        ([10.3, 4.1], [7.0, 3.0], [4.0, 2.5], [0.7, 0.3]),
-        ([2.0, 9.0, 4.0], [8.0, 2.0, 5.0], [3.0, 1.0, 5.5], [0.2, 0.5, 0.3]),
-    ):
+def _pay(f: F, cases: tuple[tuple[list, ...], ...]) -> None:
+    for args in cases:
         got, wanted = f(*args), _pay_reference(*args)
         if got != wanted:
             raise AssertionError(f"{args}: {got}, wanted {wanted}")
 
 
+def _pay_values(f: F) -> None:
+    quiet, gained = [5.0, 5.5, 5.25], [2.5, 2.5, 2.75]
+    _pay(
+        f,
+        (
+            ([3.0], [quiet], [gained], [1.0]),
+            ([7.0], [[5.0]], [[2.0]], [1.0]),
+            ([10.3, 4.1], [quiet, gained], [gained, [2.0, 1.5, 2.0]], [0.7, 0.3]),
+            (
+                [2.0, 9.0, 4.0],
+                [[8.0, 8.5], [2.0, 2.5], [5.0, 5.0]],
+                [[3.0, 3.0], [1.0, 1.25], [5.5, 5.25]],
+                [0.2, 0.5, 0.3],
+            ),
+        ),
+    )
+
+
+def _pay_noise(f: F) -> None:
+    """A busy minute hits both rivals of a turn, an interruption hits one."""
+    busy = [2.0, 9.0, 2.5, 30.0, 2.25]
+    _pay(
+        f,
+        (
+            ([3.0], [busy], [[1.0, 7.5, 1.25, 28.5, 40.0]], [1.0]),
+            ([2.0], [[4.0, 60.0, 4.5, 4.25]], [[3.0, 3.0, 3.25, 3.5]], [1.0]),
+            (
+                [3.0, 5.0],
+                [busy, [6.0, 6.5, 90.0, 6.25, 6.5]],
+                [[1.0, 7.5, 1.25, 28.5, 40.0], [5.5, 5.0, 5.25, 5.75, 80.0]],
+                [0.25, 0.75],
+            ),
+        ),
+    )
+
+
 def _pay_never(f: F) -> None:
     for args in (
-        ([3.0], [2.0], [2.0], [1.0]),
-        ([3.0], [2.0], [2.5], [1.0]),
-        ([1.0, 1.0], [4.0, 3.0], [3.0, 7.0], [0.5, 0.5]),
+        ([3.0], [[2.0, 2.0]], [[2.0, 2.0]], [1.0]),
+        ([3.0], [[2.0, 2.25]], [[2.5, 2.5]], [1.0]),
+        ([1.0, 1.0], [[4.0, 4.0], [3.0, 3.0]], [[3.0, 3.0], [7.0, 7.0]], [0.5, 0.5]),
     ):
         got = f(*args)
         if got != math.inf:
             raise AssertionError(f"{args}: {got}, wanted inf: nothing is gained")
-    got = f([3.0, 2.0], [2.0, 4.0], [2.5, 3.0], [0.5, 0.5])
+    got = f([3.0, 2.0], [[2.0], [4.0]], [[2.5], [3.0]], [0.5, 0.5])
     if got != 20_000:
         raise AssertionError(f"one shape loses 0.5 ms, one gains 1: {got}, not 20000")
 
@@ -244,7 +296,12 @@ EXERCISES = {
                 hint="Per row: softmax minus one-hot. Divide by N once, at the end.",
             ),
             Check("huge logits", _loss_stable, hint="log_softmax, not log of softmax."),
-            Check("no large tensor", _loss_memory, hint="Loop over h.split(chunk)."),
+            Check(
+                "memory",
+                _loss_memory,
+                hint="Loop over h.split(chunk), and finish the gradients of a chunk "
+                "before the next: what autograd keeps for later stays alive.",
+            ),
         ),
         equivalent={"-1 → 1": "logits have two axes: the last is axis 1"},
     ),
@@ -252,6 +309,11 @@ EXERCISES = {
         function="calls_to_pay",
         checks=(
             Check("known cases", _pay_values, hint="Seconds against milliseconds."),
+            Check(
+                "interrupted rounds",
+                _pay_noise,
+                hint="Subtract within each round first; then take the median.",
+            ),
             Check("never", _pay_never, hint="A gain of zero never pays."),
         ),
     ),

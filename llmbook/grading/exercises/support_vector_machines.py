@@ -254,7 +254,7 @@ EXERCISES = {
             Check(
                 "values",
                 _features,
-                hint="sqrt(2 / D) cos(x.omega + beta), times e^(|x|²/2).",
+                hint="sqrt(2 / M) cos(x.omega + beta), times e^(|x|²/2).",
             ),
             Check("the estimate", _estimate, hint="|q - k|² = |q|² - 2 q.k + |k|²."),
         ),
