@@ -3,14 +3,14 @@
     python benchmarks/small_samples.py                 what is missing
     python benchmarks/small_samples.py --seconds 300   stop after that long
 
-Tasks, methods and tuning are those of `llmbook.small_samples` and
-`llmbook.small_networks`, which the chapter uses too; a digest of the two files is
-stored. A run is one task, one size, one draw of the training sample and one method:
-its configuration is chosen by two-fold cross-validation inside the sample, then the
-test sets are answered once. After the trial, fine-tuning runs on for longer than the
-trial allows. Every answer goes into assets/data/results/small_samples.json, which is
-written every few seconds; delete the file to start again. One thread; the seconds are
-processor time, about forty minutes in all.
+Tasks, methods and tuning are those of `llmbook.small_samples`,
+`llmbook.small_networks` and `llmbook.drawn_digits`, which the chapter uses too; digests
+of the files are stored. A run is one task, one size, one draw of the training sample
+and one method: its configuration is chosen by two-fold cross-validation inside the
+sample, then the test sets are answered once. After the trial, fine-tuning and the
+networks on pictures run on for longer than the trial allows. Every answer goes into
+assets/data/results/small_samples.json, which is written every few seconds; delete the
+file to start again. One thread; the seconds are processor time, about an hour in all.
 """
 
 import argparse
@@ -35,28 +35,35 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 STORE = ROOT / "assets" / "data" / "results" / "small_samples.json"
-SOURCES = ("small_samples.py", "small_networks.py")
+SOURCES = {
+    "source": ("small_samples.py", "small_networks.py"),
+    "source of drawn": ("drawn_digits.py",),
+}
 
 TUNED = "MiniLM fine-tuned"
-ONLY_BANK = "random MiniLM + logistic"
+ONLY = {"random MiniLM + logistic": "bank", "SVM on edges": "digits"}
 SEEDS = range(5)
 SIZES = {
     "bank": (5, 10, 20, 50),
     "digits": (5, 10, 20, 50, 100),
+    "drawn": (5, 20, 100, 500),
     "library": (5, 20, 100, 500),
 }
 TUNED_SIZES = {"bank": (5, 20, 50)}  # it costs the most
 STEPS = (10, 20, 40, 80)  # of fine-tuning, beyond what the trial allows
 HEADS = ("random", "fitted")
+PICTURE_STEPS = (800, 1600, 3200, 6400)  # the trial stops at 800
+PICTURE_SIZES = {"drawn": (20, 100, 500), "digits": (20, 100)}
+PICTURE_NETS = ("MLP", "CNN", "CNN + shifts")
 
 
-def digest() -> str:
-    """Hash what the two modules do, whatever their layout and comments.
+def digest(names: tuple[str, ...]) -> str:
+    """Hash what modules of the package do, whatever their layout and comments.
 
     The interval is left out: it reads the runs and makes none.
     """
     folder = Path(llmbook.__file__).parent
-    trees = [ast.parse((folder / name).read_text()) for name in SOURCES]
+    trees = [ast.parse((folder / name).read_text()) for name in names]
     text = "\n".join(ast.unparse(_bare(tree)) for tree in trees)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -83,7 +90,7 @@ def jobs(methods: dict[str, dict]) -> Iterator[tuple[str, int, int, str]]:
         for n in sizes:
             for seed in SEEDS:
                 for method in methods[task]:
-                    if method != TUNED and (method != ONLY_BANK or task == "bank"):
+                    if method != TUNED and ONLY.get(method, task) == task:
                         yield task, n, seed, method
     for task, sizes in TUNED_SIZES.items():
         for n in sizes:
@@ -115,31 +122,45 @@ def longer(task: dict[str, Any], seed: int, head: str) -> list[dict[str, str]]:
     build, head_lr = (fitted, 1) if head == "fitted" else (networks.fine_tuned, 50)
     method = networks.network(build, 0, STEPS[0], STEPS[0], head_lr=head_lr)
     configs = [(1e-4, n // STEPS[0]) for n in STEPS]
-    where = [row for rows in task["tests"].values() for row in rows]
+    where = samples.np.concatenate(list(task["tests"].values()))
     train = samples.draw(task, 5, seed)
-    found = method(task, train, samples.np.array(where), seed, configs)
-    names = [name for name, rows in task["tests"].items() for _ in rows]
-    return [
-        {
-            test: "".join(str(c) for c, name in zip(row, names) if name == test)
-            for test in task["tests"]
-        }
-        for row in found
-    ]
+    return [written(task, row) for row in method(task, train, where, seed, configs)]
+
+
+def longer_pictures(task: dict[str, Any], n: int, seed: int, net: str) -> list:
+    """Train a network on pictures, and ask after each of `PICTURE_STEPS` steps."""
+    from llmbook import small_networks as networks
+    from llmbook import small_samples as samples
+
+    build = {
+        "MLP": networks.perceptron(samples.column("pixels")),
+        "CNN": networks.pictures(False),
+        "CNN + shifts": networks.pictures(True),
+    }[net]
+    method = networks.network(build, 0, PICTURE_STEPS[0], PICTURE_STEPS[0])
+    configs = [(3e-3, steps // PICTURE_STEPS[0]) for steps in PICTURE_STEPS]
+    where = samples.np.concatenate(list(task["tests"].values()))
+    train = samples.draw(task, n, seed)
+    return [written(task, row) for row in method(task, train, where, seed, configs)]
+
+
+def written(task: dict[str, Any], found: "ndarray") -> dict[str, str]:
+    """Write answers as text, a digit for each item of each test."""
+    answers, start = {}, 0
+    for test, rows in task["tests"].items():
+        part = found[start : start + len(rows)]
+        answers[test] = "".join(str(int(label)) for label in part)
+        start += len(rows)
+    return answers
 
 
 def record(task: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """Turn what a trial returned into JSON: a digit for each test item."""
-    answers, start = {}, 0
-    for test, rows in task["tests"].items():
-        part = found["found"][start : start + len(rows)]
-        answers[test] = "".join(str(int(label)) for label in part)
-        start += len(rows)
+    """Turn what a trial returned into JSON."""
     return {
         "chosen": found["chosen"],
         "hits": [int(h) for h in found["hits"]],
         "seconds": [round(s, 4) for s in found["seconds"]],
-        "answers": answers,
+        "answers": written(task, found["found"]),
     }
 
 
@@ -165,6 +186,7 @@ def main() -> None:
     import sklearn
     import torch
 
+    from llmbook import drawn_digits
     from llmbook import small_networks as networks
     from llmbook import small_samples as samples
 
@@ -174,11 +196,13 @@ def main() -> None:
         "bank": text,
         "library": text,
         "digits": samples.IMAGES | networks.IMAGES,
+        "drawn": samples.IMAGES | networks.IMAGES,
     }
     makers = {
         "bank": lambda: samples.add_vectors(samples.bank_task(), random=True),
         "library": lambda: samples.add_vectors(samples.library_task()),
         "digits": samples.digits_task,
+        "drawn": drawn_digits.drawn_digits_task,
     }
     stamp = {
         "made_by": "benchmarks/small_samples.py",
@@ -189,14 +213,14 @@ def main() -> None:
         "numpy": numpy.__version__,
         "scikit-learn": sklearn.__version__,
         "seeds": list(SEEDS),
-        "source": digest(),
+        **{key: digest(names) for key, names in SOURCES.items()},
         "encoding_seconds": {},
         "longer": {},
     }
     runs: dict[str, Any] = {}
     if STORE.exists():
         old = json.loads(STORE.read_text())
-        if old["source"] != stamp["source"]:
+        if any(old.get(key, stamp[key]) != stamp[key] for key in SOURCES):
             raise SystemExit(f"the methods have changed: delete {STORE.name} first")
         runs = old["runs"]
         stamp |= {key: old[key] for key in ("encoding_seconds", "longer") if key in old}
@@ -229,6 +253,17 @@ def main() -> None:
                 task = tasks.setdefault("bank", samples.bank_task())
                 stamp["longer"][key] = longer(task, seed, head)
                 print("fine-tuning", key, flush=True)
+    asked = [(name, n) for name, sizes in PICTURE_SIZES.items() for n in sizes]
+    for name, n in asked:
+        for seed in SEEDS:
+            for net in PICTURE_NETS:
+                key = f"{name}|{n}|{seed}|{net}"
+                if key not in stamp["longer"] and time.monotonic() < limit:
+                    if name not in tasks:
+                        tasks[name] = makers[name]()
+                    found = longer_pictures(tasks[name], n, seed, net)
+                    stamp["longer"][key] = found
+                    print("longer", key, flush=True)
     save(stamp | {"runs": runs})
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import label
 
-from llmbook import claims, small_networks, small_samples
+from llmbook import claims, drawn_digits, small_networks, small_samples
 
 ROOT = Path(__file__).resolve().parent.parent
 BANK = small_samples.bank_task()
@@ -79,10 +80,35 @@ def test_a_longer_run_passes_through_the_shorter():
     assert np.array_equal(both[:1], method(BANK, rows, rows, 0, [(0.01, 2)]))
 
 
+@pytest.mark.parametrize("face", drawn_digits.FACES + drawn_digits.NEW_FACES)
+def test_outlines_have_the_holes_of_their_digits(face):
+    found = []
+    for digit in range(10):
+        paper, _ = label(1 - drawn_digits.outlined(face, digit))
+        areas = np.bincount(paper.ravel())[1:]
+        found.append((areas > 9).sum() - 1)  # smaller: a corner that is pinched off
+    assert found == [1, 0, 0, 0, 1, 0, 1, 0, 2, 1]
+
+
+def test_drawn_digits_are_balanced_grey_and_upright():
+    task = drawn_digits.drawn_digits_task(n_pool=20, n_test=5)
+    assert task["pixels"].shape == (300, 64)
+    assert np.array_equal(task["pixels"] * 16, (task["pixels"] * 16).round())
+    for rows, n in zip([task["pool"], *task["tests"].values()], (20, 5, 5)):
+        assert np.bincount(task["y"][rows]).tolist() == [n] * 10
+    rng = np.random.default_rng(0)
+    seven = drawn_digits.drawn_digits(np.full(200, 7), drawn_digits.FACES, rng)
+    rows = seven.mean(0).reshape(8, 8).sum(1)
+    assert rows[:3].sum() > 1.3 * rows[5:].sum()  # its bar is on top
+    with pytest.raises(FileNotFoundError, match="no typeface Comic"):
+        drawn_digits.outlined("Comic", 1)
+
+
 def test_the_results_belong_to_these_methods():
     path = ROOT / "benchmarks" / "small_samples.py"
     spec = importlib.util.spec_from_file_location("bench_small_samples", path)
     bench = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bench)
     stored = json.loads(bench.STORE.read_text())
-    assert stored["source"] == bench.digest()
+    for key, names in bench.SOURCES.items():
+        assert stored[key] == bench.digest(names)
