@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import importlib.util
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +29,20 @@ def template(tmp_path_factory):
         path, error, _ = pool.submit(build_notebooks.build, source).result()
     assert not error, error
     return path, path.with_suffix(".ipynb")
+
+
+@pytest.fixture(scope="session")
+def benchmark_module():
+    """Return a function that imports a script of benchmarks/ by its name."""
+
+    def load(name):
+        path = ROOT / "benchmarks" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

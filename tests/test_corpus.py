@@ -1,12 +1,10 @@
 """Corpus: against exact sets, trusted libraries, and the mistakes people make."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,12 +291,8 @@ def test_sketch_is_a_function_of_its_rows():
 # --- the runs that are stored --------------------------------------------------------
 
 
-def test_stored_runs_come_from_the_cells_that_the_chapter_has_now():
-    root = Path(__file__).parents[1]
-    path = root / "benchmarks" / "pretraining_data.py"
-    spec = importlib.util.spec_from_file_location("pretraining_data_runs", path)
-    runs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(runs)
+def test_stored_runs_come_from_the_cells_that_the_chapter_has_now(benchmark_module):
+    runs = benchmark_module("pretraining_data")
     stored = json.loads(runs.RESULTS.read_text())
     assert stored["shared_cells"] == runs.fingerprint(runs.shared_cells())
     assert {"decoder_arm", "canaries"} <= set(runs.chapter_names())

@@ -1,21 +1,14 @@
 """Chapter 2.11: stored runs against its source, and chunks that pile up."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import torch
 
 from llmbook.grading import grade
 
-ROOT = Path(__file__).resolve().parent.parent
 
-
-def test_the_stored_runs_come_from_the_cells_that_the_chapter_has_now():
-    path = ROOT / "benchmarks" / "pytorch_performance.py"
-    spec = importlib.util.spec_from_file_location("pytorch_performance_runs", path)
-    runs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(runs)
+def test_the_stored_runs_come_from_the_cells_that_the_chapter_has_now(benchmark_module):
+    runs = benchmark_module("pytorch_performance")
     stored = json.loads(runs.STORE.read_text())
     assert stored["shared_cells"] == runs.fingerprint(runs.shared_cells())
     for shapes in stored["models"].values():

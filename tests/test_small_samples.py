@@ -1,8 +1,6 @@
 """The trial of chapter 2.06: samples are fair, nothing sees the test, one interval."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ from scipy.ndimage import label
 
 from llmbook import claims, drawn_digits, small_networks, small_samples
 
-ROOT = Path(__file__).resolve().parent.parent
 BANK = small_samples.bank_task()
 
 
@@ -104,11 +101,8 @@ def test_drawn_digits_are_balanced_grey_and_upright():
         drawn_digits.outlined("Comic", 1)
 
 
-def test_the_results_belong_to_these_methods():
-    path = ROOT / "benchmarks" / "small_samples.py"
-    spec = importlib.util.spec_from_file_location("bench_small_samples", path)
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
+def test_the_results_belong_to_these_methods(benchmark_module):
+    bench = benchmark_module("small_samples")
     stored = json.loads(bench.STORE.read_text())
     for key, names in bench.SOURCES.items():
         assert stored[key] == bench.digest(names)

@@ -1,6 +1,5 @@
 """Chapter 3.03: stored runs against its source, graders against wrong answers."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -14,12 +13,8 @@ RESULTS = ROOT / "assets" / "data" / "results"
 
 
 @pytest.fixture(scope="module")
-def script():
-    path = ROOT / "benchmarks" / "transformer_dates.py"
-    spec = importlib.util.spec_from_file_location("transformer_dates", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(benchmark_module):
+    return benchmark_module("transformer_dates")
 
 
 @pytest.fixture(scope="module")
