@@ -163,3 +163,22 @@ def test_a_correct_solution_in_a_child_survives():
         "import math\ndef runs_needed(s, e):\n    return math.ceil((s / e) ** 2)",
     )
     assert trial("template-1", same, {}).fate == "survived"
+
+
+@pytest.mark.parametrize(
+    ("usually", "fates"),
+    [("right", ("survived", "killed")), ("wrong", ("killed", "survived"))],
+)
+def test_a_verdict_by_luck_is_found_when_it_is_tried_again(usually, fates):
+    """Checks draw fresh numbers; here the calls 40 to 59 draw the odd ones."""
+    source = (
+        "import math\n"
+        "def runs_needed(s, e):\n"
+        "    math.calls = getattr(math, 'calls', 0) + 1\n"
+        "    lucky = math.calls // 20 == 2\n"
+        f"    right = lucky == {usually == 'wrong'}\n"
+        "    return math.ceil((s / e) ** 2) if right else 0"
+    )
+    mutant = Mutant("x → x", 1, source)
+    found = [trial("template-1", mutant, {}, again=n).fate for n in (0, 100)]
+    assert tuple(found) == fates

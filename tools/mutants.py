@@ -2,6 +2,7 @@
 
 python tools/mutants.py            all chapters
 python tools/mutants.py 3.02       one chapter, with every mutant listed
+python tools/mutants.py --again 50 every verdict 51 times: which one is luck?
 """
 
 import argparse
@@ -69,7 +70,7 @@ def checked(source: Path) -> set[str]:
     return set(importlib.import_module(name).EXERCISES)
 
 
-def examine(source: Path) -> list[Graded]:
+def examine(source: Path, again: int = 0) -> list[Graded]:
     """Put every graded exercise of a chapter through the gate."""
     from llmbook.grading import grade, load
     from llmbook.grading.mutation import Mutant, mutants, trial
@@ -107,13 +108,14 @@ def examine(source: Path) -> list[Graded]:
         tree = ast.parse(item.solution)
         kept = (ast.FunctionDef, ast.Import, ast.ImportFrom)
         tree.body = [node for node in tree.body if isinstance(node, kept)]
-        control = trial(item.exercise, Mutant("none", 0, ast.unparse(tree)), names)
+        whole = Mutant("none", 0, ast.unparse(tree))
+        control = trial(item.exercise, whole, names, again=again)
         if control.fate != "survived":
             item.problems.append(f"unmutated, the solution is {control.fate}")
             continue
         used = set()
         for mutant in mutants(item.solution):
-            outcome = trial(item.exercise, mutant, names)
+            outcome = trial(item.exercise, mutant, names, again=again)
             item.outcomes.append(outcome)
             used.add(mutant.change)
             if outcome.fate == "survived":
@@ -150,12 +152,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run the gate; returns 1 when anything survived or is inconsistent."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("chapters", nargs="*")
+    parser.add_argument("--again", type=int, default=0, metavar="TIMES")
     args = parser.parse_args(argv)
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     warnings.simplefilter("ignore")
     bad = 0
     for source in find(args.chapters) if args.chapters else sources():
-        items = examine(source)
+        items = examine(source, args.again)
         print(f"{number(source)} {source.stem[3:]}")
         print(summary(items, verbose=bool(args.chapters)))
         bad += sum(len(item.problems) for item in items)

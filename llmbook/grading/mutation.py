@@ -118,6 +118,7 @@ def trial(
     mutant: Mutant,
     namespace: dict[str, Any],
     seconds: float = 2.0,
+    again: int = 0,
 ) -> Outcome:
     """Run one mutant against its exercise in a forked child.
 
@@ -126,19 +127,34 @@ def trial(
         mutant: the wrong version.
         namespace: names that the chapter's set-up cells define.
         seconds: time limit; a mutant that exceeds it counts as killed by timeout.
+        again: how often a verdict is tried again. Checks draw fresh numbers, so a
+            mutant may die by luck, and a right answer may fail by bad luck. The
+            first verdict that differs is the one returned.
 
     Returns:
         Outcome. A crash of the child counts as killed: the checks did not pass.
     """
     task = load(exercise)
 
-    def attempt() -> str:
+    def once() -> str:
         names = dict(namespace)
-        exec(compile(mutant.source, f"<mutant of {exercise}>", "exec"), names)
-        report = grade(exercise, names[task.function])
+        try:
+            exec(compile(mutant.source, f"<mutant of {exercise}>", "exec"), names)
+            report = grade(exercise, names[task.function])
+        except Exception as error:
+            return type(error).__name__
         return "" if report.passed else report.failed or "?"
 
-    finished, said = _in_child(attempt, seconds)
+    def more(first: str) -> str:
+        for _ in range(again):
+            if bool(said := once()) != bool(first):
+                return said
+        return first
+
+    finished, said = _in_child(once, seconds)
+    if finished and again and said != "crash":
+        first = said
+        finished, said = _in_child(lambda: more(first), seconds * (again + 1))
     if not finished:
         return Outcome(mutant, "timeout", f"stopped after {seconds:g} s")
     if said:

@@ -46,9 +46,10 @@ def _rank_one(a: np.ndarray) -> np.ndarray:
 
 def _signs(f: F) -> None:
     rng = np.random.default_rng()
-    for _ in range(6):
-        a = _matrix((5, 4), 0.3)
-        start = rng.normal(size=4)
+    # In the first case the entries of v₁ differ in sign, whatever is drawn.
+    cases = [(np.diag([2.0, 1.5]), np.array([3.0, -1.0]))]
+    cases += [(_matrix((5, 4), 0.3), rng.normal(size=4)) for _ in range(6)]
+    for a, start in cases:
         for x in (start, -start):
             _, u, v = f(a.copy(), 30, x)
             v = np.asarray(v)

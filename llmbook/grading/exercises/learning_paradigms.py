@@ -116,6 +116,9 @@ def _values_edge(f: F) -> None:
     close(f(P, R, 0.5, 0.25), [1.75], "a bound that equals tol")
     close(f(P, -R, 0.5, 0.25), [-1.75], "negative rewards")
     close(f(P, R, 0.5, 50.0), [1.0], "a tolerance that one sweep meets")
+    # Beside it a state that pays nothing: its value never changes.
+    stay, pay = np.eye(2)[:, None, :], np.array([[0.0], [1.0]])
+    close(f(stay, pay, 0.5, 0.25), [0.0, 1.75], "one state of two is still at once")
 
 
 # --- learning_paradigms-3: leave-one-out policy gradient ------------------------------

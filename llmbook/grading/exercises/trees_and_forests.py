@@ -104,6 +104,8 @@ def _oob_rows(f: F) -> None:
         drawn[0] = np.arange(n) // 2  # leaves the upper half out
         what = f"{n_trees} trees, every row its own group"
         _oob_on(f, drawn, rng.permutation(n) + 100, what, n_trees)
+    one = np.array([[0, 0, 0], [1, 1, 1]])  # rows 0 and 1 have one judge each
+    _oob_on(f, one, np.array([7, 3, 5]), "2 trees, rows with a single judge", 2)
 
 
 def _oob_groups(f: F) -> None:
@@ -136,7 +138,7 @@ def _stage_pull(f: F) -> None:
     rng = np.random.default_rng()
     for q in (0.95, 0.3):
         F_, y = rng.normal(size=8), rng.normal(size=8)
-        y[2] = F_[2]
+        y[2], y[3], y[4] = F_[2], F_[3] + 0.5, F_[4] - 0.5
         wanted = [q if a > b else q - 1 for a, b in zip(y, F_, strict=True)]
         pull, _ = f(F_.copy(), y, np.zeros(8, dtype=int), q, 0.1)
         close(pull, wanted, f"pulls, q = {q}")
