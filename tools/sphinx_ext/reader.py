@@ -10,7 +10,8 @@
 * Every chapter can be had as notebook, as source and printed.
 * A search for η finds the formulas that TeX spells out.
 * ``{ref}`ch-…``` without words of its own reads "chapter 1.09", with the title as a
-  tooltip: a title that is a sentence cannot stand inside another one.
+  tooltip: a title that is a sentence cannot stand inside another one. A section's
+  title stands in quotation marks.
 
 Authors do nothing for any of this.
 """
@@ -25,7 +26,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from book_site import CHAPTER, label_of, reading_order, syllabus
+from book_site import CHAPTER, docname_of, label_of, reading_order, syllabus
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -143,29 +144,50 @@ class LinkTerms(SphinxTransform):
             text.parent.replace(text, pieces)
 
 
-class NumberChapters(SphinxTransform):
-    """Read a bare ``{ref}`ch-…``` as "chapter 1.09": titles are sentences here."""
+class NameReferences(SphinxTransform):
+    """Words for a bare ``{ref}`ch-…``` or ``{ref}`sec-…```: titles are sentences here.
+
+    A chapter reads "chapter 1.09". A section keeps its title, in quotation marks,
+    and after the chapter's number where it stands in another chapter.
+    """
 
     default_priority = 860
 
     def apply(self, **kwargs: Any) -> None:
-        """Give every reference to a chapter without words of its own its number."""
-        numbers = {
-            "ch-" + chapter["slug"].replace("_", "-"): label_of(part, chapter)
-            for part in syllabus(Path(self.env.srcdir))
+        """Rewrite the references that have no words of their own."""
+        source = Path(self.env.srcdir)
+        chapters = {
+            chapter["slug"].replace("_", "-"): (label_of(part, chapter), part, chapter)
+            for part in syllabus(source)
             for chapter in part["chapters"]
         }
-        for ref in self.document.findall(addnodes.pending_xref):
-            number = numbers.get(ref.get("reftarget", ""))
-            if ref.get("reftype") != "ref" or ref["refexplicit"] or number is None:
+        for ref in list(self.document.findall(addnodes.pending_xref)):
+            if ref.get("reftype") != "ref" or ref["refexplicit"]:
                 continue
-            before = ref.parent[: ref.parent.index(ref)]
-            text = before[-1].astext().rstrip() if before else ""
-            first = not before or text.endswith((".", "!", "?"))
-            words = f"{'Chapter' if first else 'chapter'} {number}"
-            ref["refexplicit"] = True
-            ref.children = []
-            ref += nodes.inline(words, words)
+            kind, _, rest = ref.get("reftarget", "").partition("-")
+            if kind == "ch" and rest in chapters:
+                words = self._chapter(ref, chapters[rest][0])
+                ref["refexplicit"] = True
+                ref.children = []
+                ref += nodes.inline(words, words)
+            elif kind == "sec":
+                slugs = [s for s in chapters if rest.startswith(s + "-")]
+                before = "“"
+                if slugs:
+                    number, *place = chapters[max(slugs, key=len)]
+                    if docname_of(*place) != self.env.docname:
+                        before = f"{self._chapter(ref, number)}, “"
+                at = ref.parent.index(ref)
+                ref.parent.insert(at + 1, nodes.Text("”"))
+                ref.parent.insert(at, nodes.Text(before))
+
+    @staticmethod
+    def _chapter(ref: nodes.Node, number: str) -> str:
+        """Return "chapter 1.09", with a capital where a sentence starts."""
+        before = ref.parent[: ref.parent.index(ref)]
+        text = before[-1].astext().rstrip() if before else ""
+        first = not before or text.endswith((".", "!", "?"))
+        return f"{'Chapter' if first else 'chapter'} {number}"
 
 
 def add_titles(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -304,7 +326,7 @@ def offer_source(
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register everything; called by Sphinx."""
     app.add_transform(LinkTerms)
-    app.add_transform(NumberChapters)
+    app.add_transform(NameReferences)
     app.add_directive("progress", Progress)
     app.connect("doctree-resolved", add_titles, priority=800)
     app.connect("build-finished", write_data)

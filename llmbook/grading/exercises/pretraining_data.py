@@ -53,6 +53,9 @@ def _best(f: F, n_hashes: int, low: float, high: float) -> None:
 def _bands_usual(f: F) -> None:
     for n_hashes, low, high in ((112, 0.5, 0.8), (128, 0.3, 0.6), (60, 0.6, 0.9)):
         _best(f, n_hashes, low, high)
+    # One band fewer than a fraction would suggest, and the choice is another.
+    _best(f, 5, 0.4, 0.8)
+    _best(f, 15, 0.8, 0.9)
 
 
 def _bands_random(f: F) -> None:

@@ -102,16 +102,24 @@ def _boxed(f: F) -> None:
         _coordinate(f, C, 3, *_table(15, 3))
 
 
+def _gap(
+    X: np.ndarray, y: np.ndarray, C: float, w: np.ndarray, alpha: np.ndarray
+) -> float:
+    """The primal objective at w, less the dual one."""
+    hinge = np.maximum(0, 1 - y * (X @ w)).sum()
+    return float(w @ w / 2 + C * hinge - (alpha.sum() - w @ w / 2))
+
+
 def _many_epochs(f: F) -> None:
     X, y = _table(20, 3)
-    C, wanted = 0.3, 1e-3
-    w, alpha = (np.asarray(part) for part in f(X, y, C, 60))
-    hinge = np.maximum(0, 1 - y * (X @ w)).sum()
-    gap = w @ w / 2 + C * hinge - (alpha.sum() - w @ w / 2)
+    w, alpha = (np.asarray(part) for part in f(X, y, 0.3, 60))
+    gap, least = _gap(X, y, 0.3, w, alpha), _gap(X, y, 0.3, *_by_matrix(X, y, 0.3, 60))
     close(w, (alpha * y) @ X, "w against the sum of alpha y x", atol=1e-7)
-    if not -1e-7 <= gap <= wanted * max(1.0, C * len(y)):
-        raise AssertionError(f"after 60 epochs the duality gap is {gap:.3g}")
-    _coordinate(f, C, 5, X, y)
+    if not -1e-7 <= gap <= least + 1e-6:
+        raise AssertionError(
+            f"after 60 epochs the duality gap is {gap:.3g}, it can be {least:.3g}"
+        )
+    _coordinate(f, 0.3, 5, X, y)
 
 
 def _zero_row(f: F) -> None:
