@@ -85,6 +85,23 @@ def test_a_reference_to_a_chapter_is_its_number_with_its_title(served):  # noqa:
     assert links["chapter 1.09"] in heading
 
 
+def test_a_reference_to_a_section_quotes_its_title(served):  # noqa: F811
+    _, site = served
+    folder = site / "chapters" / "1_mathematics"
+    page = folder / "13_distributed_optimization.html"
+    soup = BeautifulSoup(page.read_text("utf8"), "html.parser")
+
+    def sentences(end):
+        found = soup.select(f'article p a.reference[href$="#sec-{end}"]')
+        assert found
+        return [(a.get_text(), a.find_parent("p").get_text()) for a in found]
+
+    for title, text in sentences("gradient-descent-noise"):
+        assert f"“{title}” in chapter 1.09" in text
+    for title, text in sentences("distributed-optimization-rate"):
+        assert f"“{title}”" in text and f"“{title}” in" not in text
+
+
 def test_anchors_of_exercises_are_copied(page):
     page.goto(f"{page.address}/{PAGE}")
     link = page.locator("#ex-learning-rate-limit-1 a.headerlink")

@@ -148,7 +148,7 @@ class NameReferences(SphinxTransform):
     """Words for a bare ``{ref}`ch-…``` or ``{ref}`sec-…```: titles are sentences here.
 
     A chapter reads "chapter 1.09". A section keeps its title, in quotation marks,
-    and after the chapter's number where it stands in another chapter.
+    and "in chapter 1.09" follows where it stands in another chapter.
     """
 
     default_priority = 860
@@ -166,28 +166,23 @@ class NameReferences(SphinxTransform):
                 continue
             kind, _, rest = ref.get("reftarget", "").partition("-")
             if kind == "ch" and rest in chapters:
-                words = self._chapter(ref, chapters[rest][0])
+                before = ref.parent[: ref.parent.index(ref)]
+                text = before[-1].astext().rstrip() if before else ""
+                first = not before or text.endswith((".", "!", "?"))
+                words = f"{'Chapter' if first else 'chapter'} {chapters[rest][0]}"
                 ref["refexplicit"] = True
                 ref.children = []
                 ref += nodes.inline(words, words)
             elif kind == "sec":
                 slugs = [s for s in chapters if rest.startswith(s + "-")]
-                before = "“"
+                after = "”"
                 if slugs:
                     number, *place = chapters[max(slugs, key=len)]
                     if docname_of(*place) != self.env.docname:
-                        before = f"{self._chapter(ref, number)}, “"
+                        after += f" in chapter {number}"
                 at = ref.parent.index(ref)
-                ref.parent.insert(at + 1, nodes.Text("”"))
-                ref.parent.insert(at, nodes.Text(before))
-
-    @staticmethod
-    def _chapter(ref: nodes.Node, number: str) -> str:
-        """Return "chapter 1.09", with a capital where a sentence starts."""
-        before = ref.parent[: ref.parent.index(ref)]
-        text = before[-1].astext().rstrip() if before else ""
-        first = not before or text.endswith((".", "!", "?"))
-        return f"{'Chapter' if first else 'chapter'} {number}"
+                ref.parent.insert(at + 1, nodes.Text(after))
+                ref.parent.insert(at, nodes.Text("“"))
 
 
 def add_titles(app: Sphinx, doctree: nodes.document, docname: str) -> None:
