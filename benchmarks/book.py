@@ -6,11 +6,13 @@ Prints a table and writes it to benchmarks/results/ with the machine and the dat
 Seconds are one run on one machine: compare ratios, never assert them.
 """
 
+import argparse
 import datetime
 import json
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -45,6 +47,7 @@ def machine() -> str:
 
 def main() -> int:
     """Measure, print and store."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     pytest = [sys.executable, "-m", "pytest", "--nbval", "-q"]
     print("site build, from nothing, no notebook executed")
     with tempfile.TemporaryDirectory() as folder:
@@ -55,8 +58,12 @@ def main() -> int:
     chapters = {}
     for source in sources():
         notebook = source.with_suffix(".ipynb")
-        chapters[source.stem] = seconds([*pytest, str(notebook)])
-        print(f"  {number(source)} {source.stem[3:]}: {chapters[source.stem]:.0f} s")
+        name = f"{number(source)} {source.stem[3:]}"
+        chapters[name] = seconds([*pytest, str(notebook)])
+        print(f"  {name}: {chapters[name]:.0f} s", flush=True)
+    parts: dict[str, list[float]] = {}
+    for name, time_taken in chapters.items():
+        parts.setdefault(name[0], []).append(time_taken)
     whole = seconds(
         [*pytest, "-n", "2", *[str(s.with_suffix(".ipynb")) for s in sources()]]
     )
@@ -73,14 +80,16 @@ def main() -> int:
         f"# Seconds the book takes ({result['date']})",
         "",
         f"Machine: {result['machine']}. One run each; made by `make bench`.",
+        "The start of Python and the imports are included.",
         "",
         "| what | seconds |",
         "|---|---:|",
         f"| site, {pages} pages, from nothing | {site:.1f} |",
         f"| site, per page | {site / pages:.2f} |",
+        *[f"| re-run {name} | {s:.1f} |" for name, s in chapters.items()],
         *[
-            f"| re-run {name[3:]} on one thread | {s:.1f} |"
-            for name, s in chapters.items()
+            f"| mean of part {part} | {statistics.mean(times):.1f} |"
+            for part, times in parts.items()
         ],
         f"| re-run all {len(chapters)} chapters, two at once | {whole:.1f} |",
         "",
